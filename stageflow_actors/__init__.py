@@ -1,0 +1,58 @@
+"""An actor-model concurrent runtime for pipelines of stages."""
+
+from ._bag import Attempt, StageFailure
+from ._factory import ParallelPipelineFactory
+from ._freeze import register_freezer
+from ._output import StageOutput, StageReturn, StageStatus
+from ._pipeline import Pipeline
+from ._policy import StageState, Trigger
+from ._result import Ledger, RunEnd, RunEnding, RunResult, StageTiming
+from ._run import EventStream, Run, RunStatistics
+from ._snapshot import ContextSnapshot, RunIdentity
+from ._spec import StageSpec, parallel_stages, route
+from ._stage import Runner, Stage, StageContext, StageInputs, StageKind
+from ._supervisor import Supervisor
+from .errors import (
+    PipelineFailedError,
+    PipelineValidationError,
+    StageFailedError,
+    StageflowError,
+    StageTimeoutError,
+)
+
+__all__ = [
+    "Attempt",
+    "ContextSnapshot",
+    "EventStream",
+    "Ledger",
+    "ParallelPipelineFactory",
+    "Pipeline",
+    "PipelineFailedError",
+    "PipelineValidationError",
+    "Run",
+    "RunEnd",
+    "RunEnding",
+    "RunIdentity",
+    "RunResult",
+    "RunStatistics",
+    "Runner",
+    "Stage",
+    "StageContext",
+    "StageFailedError",
+    "StageFailure",
+    "StageInputs",
+    "StageKind",
+    "StageOutput",
+    "StageReturn",
+    "StageSpec",
+    "StageState",
+    "StageStatus",
+    "StageTimeoutError",
+    "StageTiming",
+    "StageflowError",
+    "Supervisor",
+    "Trigger",
+    "parallel_stages",
+    "register_freezer",
+    "route",
+]

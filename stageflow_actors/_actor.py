@@ -1,0 +1,360 @@
+"""One attempt at a stage: how its runner is called, timed, left and, in a thread, given up.
+
+Errors come out as the user's code raised them; what they mean for the run is decided above.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import logging
+import reprlib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final, cast, final
+
+import outcome
+import trio
+from trio.lowlevel import Task, current_task, disable_ki_protection
+
+from ._bag import describe_error
+from ._output import EMPTY_OUTPUT, StageOutput
+from .errors import NurseryLeftOpenError, StageReturnTypeError, StageTimeoutError, ThreadAbandonedError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from types import TracebackType
+
+    from ._stage import RunnerForm, StageContext
+
+_logger: Final = logging.getLogger("stageflow_actors")
+
+
+@final
+class Shutdown:
+    """The one shutdown budget of a run: how long what it leaves behind may still take.
+
+    While the run goes on nothing is limited; once it stops, every shielded cleanup and every thread
+    has until the same moment.
+    """
+
+    __slots__ = ("_deadline", "_scopes", "seconds")
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self._deadline: float | None = None
+        self._scopes: set[trio.CancelScope] = set()
+
+    def begin(self) -> None:
+        """Start to count. Later calls change nothing."""
+        if self._deadline is None:
+            self._deadline = trio.current_time() + self.seconds
+            for scope in self._scopes:
+                scope.deadline = self._deadline
+
+    def deadline(self) -> float:
+        """Return until when a thing given up now may take, on trio's clock."""
+        return trio.current_time() + self.seconds if self._deadline is None else self._deadline
+
+    def shield(self, scope: trio.CancelScope) -> None:
+        """Put a scope out of reach of every cancellation but the budget's."""
+        scope.shield = True
+        if self._deadline is not None:
+            scope.deadline = self._deadline
+        self._scopes.add(scope)
+
+    def release(self, scope: trio.CancelScope) -> None:
+        """Forget a scope that was shielded."""
+        self._scopes.discard(scope)
+
+
+def to_output(returned: Any) -> StageOutput:
+    """Return what a stage returned as an output.
+
+    Raises:
+        StageReturnTypeError: It is none.
+        NotFreezableError: It holds a value that cannot be frozen.
+    """
+    if returned is None:
+        return EMPTY_OUTPUT
+    if isinstance(returned, StageOutput):
+        return returned
+    if isinstance(returned, Mapping):
+        return StageOutput.ok(returned)
+    if inspect.iscoroutine(returned):
+        returned.close()
+        problem = f"it returned the coroutine {returned.__qualname__!r}"
+        raise StageReturnTypeError(problem, hint="await it, or define the stage with `async def`")
+    problem = f"it returned {reprlib.repr(returned)}, a {type(returned).__qualname__}"
+    raise StageReturnTypeError(problem, hint="return StageOutput.ok(...), a mapping or None")
+
+
+@disable_ki_protection
+async def call_function(function: Callable[[StageContext], Awaitable[Any]], ctx: StageContext) -> Any:
+    """Run an async function, or an instance's `execute`."""
+    return await function(ctx)
+
+
+@disable_ki_protection
+async def call_class(cls: Callable[[], Any], ctx: StageContext) -> Any:
+    """Run a fresh instance of a stage class."""
+    return await cls().execute(ctx)
+
+
+@disable_ki_protection
+def make_instance(cls: Callable[[], Any]) -> Any:
+    """Make the instance of one attempt."""
+    return cls()
+
+
+@final
+class _Entered:
+    """An instance inside its own `__aenter__` and `__aexit__`, left behind a shield.
+
+    The shield's scope surrounds both, so that a nursery may be opened in the one and closed in the other.
+    """
+
+    __slots__ = ("_instance", "_scope", "_shutdown", "error")
+
+    def __init__(self, instance: Any, scope: trio.CancelScope, shutdown: Shutdown) -> None:
+        self._instance = instance
+        self._scope = scope
+        self._shutdown = shutdown
+        self.error: BaseException | None = None
+
+    @disable_ki_protection
+    async def __aenter__(self) -> None:
+        await self._instance.__aenter__()
+
+    @disable_ki_protection
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool | None:
+        self.error = error
+        self._shutdown.shield(self._scope)
+        try:
+            return await self._instance.__aexit__(kind, error, traceback)  # type: ignore[no-any-return]
+        finally:
+            self._shutdown.release(self._scope)
+
+
+@final
+class ThreadedCall:
+    """A stage's plain `def` in a worker thread.
+
+    Trio lets go of the thread at the moment of cancellation, so that `trio.from_thread.check_cancelled`
+    sees it at once; whether the thread ends within the shutdown budget is followed here. The call is
+    its own limiter towards trio: it passes requests on, and learns when its thread was admitted.
+    """
+
+    __slots__ = (
+        "_abandoned",
+        "_admitted",
+        "_ended",
+        "_function",
+        "_limiter",
+        "_on_start",
+        "_outcome",
+        "_token",
+        "_watched",
+    )
+
+    def __init__(
+        self, function: Callable[[StageContext], Any], limiter: trio.CapacityLimiter, on_start: Callable[[], None]
+    ) -> None:
+        self._function = function
+        self._limiter = limiter
+        self._on_start = on_start
+        self._token = trio.lowlevel.current_trio_token()
+        self._outcome: outcome.Outcome[Any] | None = None
+        self._ended = trio.Event()
+        self._admitted = False
+        self._watched = False
+        self._abandoned = False
+
+    async def run(self, ctx: StageContext, shutdown: Shutdown) -> Any:
+        """Run the function in a thread, once there is a place for it, and return what it returned.
+
+        Raises:
+            ThreadAbandonedError: It was cancelled, and the thread outlived the shutdown budget.
+        """
+        try:
+            return await trio.to_thread.run_sync(
+                self._work,
+                ctx,
+                abandon_on_cancel=True,
+                limiter=cast("trio.CapacityLimiter", self),
+                thread_name=f"stage {ctx.stage_name}",
+            )
+        except trio.Cancelled:
+            if not self._admitted:
+                raise
+        self._watched = True
+        if self._outcome is None:
+            with trio.CancelScope(shield=True, deadline=shutdown.deadline()):
+                await self._ended.wait()
+        if self._outcome is None:
+            self._abandoned = True
+            problem = f"its thread was still running {shutdown.seconds:g} s after it was cancelled"
+            hint = "let it call trio.from_thread.check_cancelled() now and then"
+            raise ThreadAbandonedError(problem, seconds=shutdown.seconds, hint=hint)
+        return self._outcome.unwrap()
+
+    def _work(self, ctx: StageContext) -> Any:
+        result = outcome.capture(self._function, ctx)
+        # Either this thread sees that it is watched, or the loop sees the outcome: each of the two
+        # writes before it reads.
+        self._outcome = result
+        if self._watched:
+            self._tell_end(ctx.stage_name, result)
+        return result.unwrap()
+
+    def _tell_end(self, stage: str, result: outcome.Outcome[Any]) -> None:
+        if self._abandoned:
+            how = describe_error(result.error) if isinstance(result, outcome.Error) else "a value"
+            _logger.warning("the abandoned thread of stage %r ended with %s", stage, how)
+        with contextlib.suppress(trio.RunFinishedError):  # the loop may be gone, and the waiter with it
+            self._token.run_sync_soon(self._ended.set)
+
+    async def acquire_on_behalf_of(self, borrower: object) -> None:
+        """Wait for a place for the thread; the attempt's time begins when there is one."""
+        await self._limiter.acquire_on_behalf_of(borrower)
+        self._admitted = True
+        self._on_start()
+
+    def release_on_behalf_of(self, borrower: object) -> None:
+        """Give the place back: trio calls this when the thread has really ended."""
+        self._limiter.release_on_behalf_of(borrower)
+
+
+def _nothing() -> None:
+    pass
+
+
+async def run_special(
+    form: RunnerForm,
+    target: Callable[..., Any],
+    ctx: StageContext,
+    timeout: float | None,
+    limiter: trio.CapacityLimiter,
+    shutdown: Shutdown,
+) -> Any:
+    """Run an attempt that is more than one await: in a thread, with a timeout, or inside a context manager.
+
+    Raises:
+        StageTimeoutError: The attempt ran into its timeout, or its cleanup into the shutdown budget.
+        ThreadAbandonedError: Its thread outlived the shutdown budget.
+    """
+    if not form.is_managed:
+        function = make_instance(target).execute if form.is_class else target
+        return await _run_timed(form, function, ctx, timeout, limiter, shutdown)
+    scope = trio.CancelScope()
+    with scope:
+        instance = make_instance(target)
+        entered = _Entered(instance, scope, shutdown)
+        async with entered:
+            return await _run_timed(form, instance.execute, ctx, timeout, limiter, shutdown)
+        return None  # __aexit__ swallowed an error
+    problem = f"its __aexit__ was still running when the shutdown budget of {shutdown.seconds:g} s was spent"
+    raise StageTimeoutError(problem, seconds=shutdown.seconds) from entered.error
+
+
+async def _run_timed(
+    form: RunnerForm,
+    function: Callable[[StageContext], Any],
+    ctx: StageContext,
+    timeout: float | None,
+    limiter: trio.CapacityLimiter,
+    shutdown: Shutdown,
+) -> Any:
+    if timeout is None:
+        return await _run_once(form, function, ctx, limiter, shutdown, _nothing)
+    scope = trio.CancelScope()
+
+    def begin() -> None:
+        scope.deadline = trio.current_time() + timeout
+
+    try:
+        with scope:
+            return await _run_once(form, function, ctx, limiter, shutdown, begin)
+    except BaseException as error:
+        if scope.cancel_called and not isinstance(error, trio.Cancelled):
+            late = _make_timeout(timeout)
+            late.__context__ = error.__context__
+            error.__context__ = late
+        raise
+    raise _make_timeout(timeout)
+
+
+def _make_timeout(seconds: float) -> StageTimeoutError:
+    return StageTimeoutError(f"it ran into its timeout of {seconds:g} s", seconds=seconds)
+
+
+async def _run_once(
+    form: RunnerForm,
+    function: Callable[[StageContext], Any],
+    ctx: StageContext,
+    limiter: trio.CapacityLimiter,
+    shutdown: Shutdown,
+    begin: Callable[[], None],
+) -> Any:
+    if not form.is_async:
+        return await ThreadedCall(function, limiter, begin).run(ctx, shutdown)
+    begin()
+    task = current_task()
+    before = len(task.child_nurseries)
+    try:
+        returned = await call_function(function, ctx)
+    except BaseException:
+        if len(task.child_nurseries) > before:
+            raise await close_nurseries(task, before)  # noqa: B904 (the context is what it should be)
+        raise
+    if len(task.child_nurseries) > before:
+        raise await close_nurseries(task, before)
+    return returned
+
+
+def split_cancelled(error: BaseException) -> BaseException | None:
+    """Return what remains of an error when every `trio.Cancelled` is taken out of it, or None."""
+    if isinstance(error, trio.Cancelled):
+        return None
+    if isinstance(error, BaseExceptionGroup):
+        return error.split(trio.Cancelled)[1]
+    return error
+
+
+async def close_nurseries(task: Task, keep: int = 0) -> BaseException:
+    """Cancel and close the nurseries that a stage left open, and return the error to fail it with.
+
+    Trio would end the whole run for them when the task exits ("Nursery stack corrupted"), and has no
+    public way to close a nursery from outside its block.
+
+    Args:
+        task: The stage's task: the present one.
+        keep: How many of its nurseries, from the outermost, are not the stage's.
+
+    Returns:
+        A `NurseryLeftOpenError`, its cause what the children raised; or what they raised, where that
+        is no `Exception`.
+    """
+    errors: list[Exception] = []
+    count = 0
+    while len(task.child_nurseries) > keep:
+        nursery = task.child_nurseries[-1]
+        count += 1
+        nursery.cancel_scope.cancel()
+        error = await nursery._nested_child_finished(None)  # noqa: SLF001
+        try:
+            if nursery.cancel_scope.__exit__(type(error) if error else None, error, None):
+                error = None
+        except BaseException as rest:
+            error = rest
+        remains = split_cancelled(error) if error else None
+        if isinstance(remains, Exception):
+            errors.append(remains)
+        elif remains is not None:
+            return remains
+    left = "a nursery" if count == 1 else f"{count} nurseries"
+    made = NurseryLeftOpenError(f"it ended with {left} still open", hint="open nurseries with `async with`")
+    if errors:
+        made.__cause__ = ExceptionGroup("in a nursery that was left open", errors)
+    return made

@@ -1,0 +1,510 @@
+"""One run of a pipeline: who is told when, and what is made of the replies.
+
+An actor in the sense that only its own turns (a start, a completion, a cancellation) touch its state,
+one at a time, on the trio thread. A completion is a direct call, without a channel; a stage has a task
+only while it runs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import logging
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final, final
+
+import trio
+from trio.lowlevel import Abort, current_task, disable_ki_protection, enable_ki_protection
+
+from ._actor import Shutdown, call_class, call_function, close_nurseries, run_special, split_cancelled, to_output
+from ._bag import Attempt, OutputBag, StageFailure, describe_error
+from ._freeze import freeze
+from ._graph import CONDITIONAL
+from ._output import StageOutput, StageStatus
+from ._policy import ABANDONED, CANCELLED, FAILED, OK, PENDING, RUNNING, SKIPPED, STATES, TOLD, Decision
+from ._result import Ledger, RunEnd, RunEnding, RunResult
+from ._stage import StageContext, StageInputs
+from ._traceback import drop_own_frames
+from ._tracker import Tracker
+from .errors import LedgerError, StageFailedError, StageflowError, StrayCancelledError, ThreadAbandonedError
+from .events import LedgerUnbalanced, RunEnded, RunStopping, StageEmitted, StageEnded, StageOverran, StageStarted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from ._graph import Graph
+    from ._snapshot import ContextSnapshot, RunIdentity
+    from .events import Event
+
+_logger: Final = logging.getLogger("stageflow_actors")
+
+# How many tasks that have not begun may exist at once. Spawning everything that is ready in one step
+# stalls the loop for seconds at 100,000 stages; any chunk of some hundreds costs the same a stage.
+_CHUNK: Final = 256
+
+_STATUS_OK: Final = StageStatus.OK
+
+
+@final
+class Engine:
+    """The private state of a run, and its turns."""
+
+    __slots__ = (
+        "_accepted",
+        "_bag",
+        "_cancelled",
+        "_context",
+        "_end",
+        "_fail_fast",
+        "_failed",
+        "_fatal",
+        "_graph",
+        "_interrupted",
+        "_limiter",
+        "_listeners",
+        "_now",
+        "_nursery",
+        "_overrides",
+        "_parked",
+        "_ready",
+        "_remaining",
+        "_replied",
+        "_shutdown",
+        "_snapshot",
+        "_stopped_by_stage",
+        "_task",
+        "_timeout",
+        "_token",
+        "_tracker",
+        "_unbegun",
+        "identity",
+        "result",
+    )
+
+    def __init__(
+        self,
+        graph: Graph,
+        snapshot: ContextSnapshot[Any],
+        identity: RunIdentity,
+        *,
+        fail_fast: bool,
+        timeout: float | None,
+        overrides: Mapping[str, StageOutput],
+        limiter: trio.CapacityLimiter,
+        shutdown: float,
+    ) -> None:
+        self.identity = identity
+        self.result: RunResult | None = None
+        self._graph = graph
+        self._snapshot = snapshot.stamped(identity)
+        self._fail_fast = fail_fast
+        self._timeout = timeout
+        self._overrides = overrides
+        self._limiter = limiter
+        self._shutdown = Shutdown(shutdown)
+        self._token = trio.lowlevel.current_trio_token()
+        self._now: Callable[[], float] = trio.lowlevel.current_clock().current_time
+        # Every task of the run starts from a copy of this, and none from that of another stage.
+        self._context = contextvars.copy_context()
+        self._bag = OutputBag(graph.names, self._now())
+        self._tracker = Tracker(graph, self._bag)
+        self._ready: deque[int] = deque()
+        self._unbegun = 0
+        self._remaining = len(graph)
+        self._accepted = self._replied = self._failed = self._cancelled = 0
+        self._end: RunEnd | None = None
+        """Set at the moment at which the run stops before its time."""
+        self._stopped_by_stage = False
+        self._fatal: list[BaseException] = []
+        self._interrupted: BaseException | None = None
+        self._listeners: tuple[Callable[[Event], None], ...] = ()
+        self._nursery: trio.Nursery | None = None
+        self._task: trio.lowlevel.Task | None = None
+        self._parked = False
+
+    # The run as a whole
+
+    @enable_ki_protection
+    async def execute(self) -> None:
+        """Run the pipeline in the present task, to its end. What is to be raised, `unwrap` raises."""
+        async with trio.open_nursery() as self._nursery:
+            if self._timeout is not None:
+                self._nursery.cancel_scope.deadline = self._now() + self._timeout
+            self._begin()
+            if self._remaining:
+                # A stage's task that swallowed the caller's Cancelled would swallow it for the caller
+                # too. So the caller's own task waits here, where a cancellation and an interrupt find it.
+                self._task = current_task()
+                self._parked = True
+                try:
+                    await trio.lowlevel.wait_task_rescheduled(self._abort)
+                except BaseException as error:
+                    if not (isinstance(error, trio.Cancelled) and self._nursery.cancel_scope.cancel_called):
+                        self._interrupted = error
+                    self.stop(RunEnding.CANCELLED, describe_error(error))
+                    self._nursery.cancel_scope.cancel()
+        self._finish()
+
+    def unwrap(self) -> RunResult:
+        """Return the result of a run that is over, or raise what it ended with."""
+        assert self.result is not None
+        interrupted, self._interrupted = self._interrupted, None
+        try:
+            if self.fatal is not None:
+                raise self.fatal
+            if interrupted is not None and not isinstance(interrupted, trio.Cancelled):
+                raise interrupted
+            if self.result.ended.ending is RunEnding.FAILED:
+                raise self.result.make_error()
+            if interrupted is not None:
+                raise interrupted
+        finally:
+            del interrupted
+        if not self.result.ledger.balanced:
+            problem = f"the ledger does not balance: {self.result.ledger}"
+            raise LedgerError(problem, result=self.result, pipeline=self._graph.pipeline, hint="please report it")
+        return self.result
+
+    @property
+    def fatal(self) -> BaseException | None:
+        """What a stage raised that is no `Exception`, and has to end more than the run."""
+        if len(self._fatal) > 1:
+            return BaseExceptionGroup(f"stages of {self._graph.pipeline!r}", self._fatal)
+        return self._fatal[0] if self._fatal else None
+
+    @property
+    def graph(self) -> Graph:
+        """The graph that runs."""
+        return self._graph
+
+    def view(self) -> RunResult:
+        """Return what the run has completed so far, or its result."""
+        if self.result is not None:
+            return self.result
+        end = self._end or RunEnd(RunEnding.UNFINISHED)
+        return RunResult(self._graph, self._bag.copy(), self.identity, end, self._balance())
+
+    def count_states(self) -> list[int]:
+        """Return how many stages are in each state, by the state's code."""
+        return [self._bag.states.count(code) for code in range(len(STATES))]
+
+    def listen(self, listener: Callable[[Event], None]) -> None:
+        """Call `listener` with every event from now on, in order, on the trio thread. It must not raise."""
+        self._listeners = (*self._listeners, listener)
+
+    def unlisten(self, listener: Callable[[Event], None]) -> None:
+        """Stop calling a listener."""
+        self._listeners = tuple(other for other in self._listeners if other != listener)
+
+    def stop(self, ending: RunEnding, reason: str, *, cancel: bool = True) -> None:
+        """End the run before its time: nothing more is started, what runs is cancelled.
+
+        Args:
+            ending: How the run ends. The first call decides.
+            reason: Why.
+            cancel: Whether to cancel what runs; not where the cancellation comes from outside already.
+        """
+        if self._end is not None or self.result is not None:
+            return
+        self._end = RunEnd(ending, reason)
+        self._shutdown.begin()
+        isolated, rest = self._tracker.settle()
+        for stage in isolated:
+            self._end_stage(stage, self._bag.states[stage], self._tracker.isolate(stage))
+        self._cancelled += len(self._ready)
+        for stage in (*rest, *self._ready):
+            self._end_stage(stage, CANCELLED, "the run ended before it began")
+        self._ready.clear()
+        if self._listeners:
+            self._tell(RunStopping(self.identity.run_id, self._at(), self._end))
+        if cancel and self._nursery is not None:
+            self._nursery.cancel_scope.cancel()
+
+    def _begin(self) -> None:
+        roots = [stage for stage, count in enumerate(self._tracker.unmet) if not count]
+        given = {self._graph.positions[name]: output for name, output in self._overrides.items()}
+        for stage, output in given.items():
+            if self._end is None:
+                self._bag.outputs[stage] = output
+                self._end_stage(stage, OK if output.status is _STATUS_OK else SKIPPED, "given by overrides")
+                self._release(stage)
+        for stage in roots:
+            if self._bag.states[stage] == PENDING:
+                self._consider(stage)
+        self._pump_in_context()
+
+    def _abort(self, _raise_cancel: Callable[[], None]) -> Abort:
+        """Take note, at the very moment of a cancellation, that nothing may begin any more."""
+        self._parked = False
+        assert self._nursery is not None
+        scope = self._nursery.cancel_scope
+        if scope.cancel_called and self._timeout is not None and self._now() >= scope.deadline:
+            self.stop(RunEnding.TIMED_OUT, f"after {self._timeout:g} s", cancel=False)
+        else:
+            self.stop(RunEnding.CANCELLED, "it was cancelled from outside", cancel=False)
+        return Abort.SUCCEEDED
+
+    def _finish(self) -> None:
+        end = self._end or RunEnd(RunEnding.COMPLETED)
+        ledger = self._balance()
+        self.result = RunResult(self._graph, self._bag, self.identity, end, ledger)
+        self._nursery = self._task = None
+        self._context = contextvars.Context()
+        if not ledger.balanced:
+            _logger.critical("run %s: the ledger does not balance: %s", self.identity.run_id, ledger)
+            self._tell(LedgerUnbalanced(self.identity.run_id, self._at(), ledger))
+        if self._listeners:
+            self._tell(RunEnded(self.identity.run_id, self._at(), end))
+
+    def _balance(self) -> Ledger:
+        return Ledger(self._accepted, self._replied, self._failed, self._cancelled)
+
+    # Starting stages
+
+    def _consider(self, stage: int) -> None:
+        """Tell a stage whose dependencies have all ended, or decide otherwise and follow the consequences."""
+        work = [stage]
+        while work and self._end is None:
+            stage = work.pop()
+            if not self._tracker.flags[stage] or self._chosen(stage):
+                self._accept(stage)
+            elif self._end is None:
+                work.extend(self._tracker.count_down(stage))
+
+    def _chosen(self, stage: int) -> bool:
+        """Return whether a stage runs; where it does not, end it."""
+        graph = self._graph
+        bag = self._bag
+        decision = self._tracker.judge(stage)
+        if decision is Decision.ISOLATE:
+            reason = self._tracker.isolate(stage)
+            self._end_stage(stage, bag.states[stage], reason)
+        elif decision is Decision.SKIP:
+            skipped = next(number for number in graph.dependencies[stage] if bag.states[number] == SKIPPED)
+            self._end_stage(stage, SKIPPED, f"dependency {graph.names[skipped]} skipped")
+        elif not graph.flags[stage] & CONDITIONAL:
+            return True
+        else:
+            inputs = self._make_inputs(stage)
+            try:
+                # The context of whichever stage happened to finish last is none of the predicate's business.
+                if self._context.copy().run(_ask, graph.specs[stage].when, inputs):
+                    return True
+                self._end_stage(stage, SKIPPED, f"not chosen by {_name_condition(graph.specs[stage].when)}")
+            except BaseException as error:
+                self._fail(stage, error)
+            finally:
+                inputs._close()  # noqa: SLF001 (closed where it was made)
+        return False
+
+    def _accept(self, stage: int) -> None:
+        self._bag.states[stage] = TOLD
+        self._accepted += 1
+        self._ready.append(stage)
+
+    def _make_inputs(self, stage: int) -> StageInputs:
+        spec = self._graph.specs[stage]
+        names = spec.local_names or spec.dependencies
+        return StageInputs(self._bag, spec.name, names, self._graph.dependencies[stage])
+
+    def _pump_in_context(self) -> None:
+        if self._ready:
+            self._context.run(self._pump)
+
+    def _pump(self) -> None:
+        """Spawn the tasks of ready stages, no more than a chunk ahead of those that have begun."""
+        assert self._nursery is not None
+        ready = self._ready
+        names = self._graph.names
+        spawn = self._nursery.start_soon
+        room = max(0, min(_CHUNK - self._unbegun, len(ready)))
+        for _ in range(room):
+            stage = ready.popleft()
+            spawn(self._run_stage, stage, name=names[stage])
+        self._unbegun += room
+
+    # One stage
+
+    @enable_ki_protection
+    async def _run_stage(self, stage: int) -> None:
+        self._unbegun -= 1
+        if not self._unbegun and self._ready:
+            self._pump_in_context()
+        if self._end is not None:
+            self._cancelled += 1
+            self._end_stage(stage, CANCELLED, "the run ended before it began")
+            return
+        graph = self._graph
+        bag = self._bag
+        spec = graph.specs[stage]
+        form = graph.forms[stage]
+        bag.states[stage] = RUNNING
+        bag.started[stage] = self._now()
+        if self._listeners:
+            self._tell(StageStarted(self.identity.run_id, self._at(), spec.name, 1))
+        ctx = StageContext(spec.name, self._snapshot, self._make_inputs(stage), spec.config, 1, self._post_event)
+        target = graph.targets[stage]
+        error: BaseException | None = None
+        try:
+            if form.is_async and spec.timeout is None and not form.is_managed:
+                returned = await (call_class if form.is_class else call_function)(target, ctx)
+            else:
+                returned = await run_special(form, target, ctx, spec.timeout, self._limiter, self._shutdown)
+            output = returned if returned.__class__ is StageOutput else to_output(returned)
+        except BaseException as raised:
+            error = raised
+        task = current_task()
+        if task.child_nurseries:
+            left_open = await close_nurseries(task)
+            left_open.__context__ = error
+            error = left_open
+        ctx._close()  # noqa: SLF001 (closed where it was made)
+        bag.ended[stage] = self._now()
+        if error is None:
+            self._complete(stage, output)
+        else:
+            self._crash(stage, error)
+            del error
+
+    def _complete(self, stage: int, output: StageOutput) -> None:
+        """Take a stage's reply."""
+        status = output.status
+        if status is _STATUS_OK:
+            self._replied += 1
+            self._bag.outputs[stage] = output
+            self._notice_overrun(stage)
+            self._end_stage(stage, OK, "")
+        elif status is StageStatus.SKIP:
+            self._replied += 1
+            self._bag.outputs[stage] = output
+            self._end_stage(stage, SKIPPED, output.reason)
+        elif status is StageStatus.CANCEL:
+            self._replied += 1
+            self._end_stage(stage, CANCELLED, output.reason)
+            if self._end is None:
+                self._stopped_by_stage = True
+                said = f": {output.reason}" if output.reason else ""
+                self.stop(RunEnding.CANCELLED, f"stage {self._graph.names[stage]!r}{said}")
+        else:
+            self._failed += 1
+            self._fail(stage, _make_failed(output))
+        if self._end is None:
+            self._release(stage)
+
+    def _crash(self, stage: int, error: BaseException) -> None:
+        """Take what a stage raised."""
+        assert self._nursery is not None
+        remains = split_cancelled(error)
+        if remains is None:
+            if self._nursery.cancel_scope.cancel_called:
+                self.stop(RunEnding.CANCELLED, "it was cancelled from outside")
+            if self._end is not None:
+                self._cancelled += 1
+                self._end_stage(stage, CANCELLED, "the run ended while it ran")
+                return
+            remains = StrayCancelledError(
+                "it raised trio.Cancelled, and nothing around it was cancelled",
+                hint="a Cancelled must not be kept and raised outside the scope that it belongs to",
+            )
+            remains.__context__ = error
+        self._failed += 1
+        self._fail(stage, remains)
+        if self._end is None:
+            self._release(stage)
+
+    def _fail(self, stage: int, error: BaseException) -> None:
+        """Give a stage its final failure, and stop the run where that is what it does about one."""
+        graph = self._graph
+        bag = self._bag
+        name = graph.names[stage]
+        drop_own_frames(error)
+        if isinstance(error, StageflowError):
+            error.locate(pipeline=graph.pipeline, stage=name, attempt=1)
+        told = bag.states[stage] == RUNNING
+        attempt = Attempt(1, bag.started[stage] - bag.began, bag.ended[stage] - bag.began, error)
+        bag.failures[stage] = StageFailure(name, error, (attempt,) if told else ())
+        reason = describe_error(error)
+        _logger.error("pipeline %r, stage %r failed: %s", graph.pipeline, name, reason, exc_info=error)
+        self._end_stage(stage, ABANDONED if isinstance(error, ThreadAbandonedError) else FAILED, reason)
+        if not isinstance(error, Exception):
+            self._fatal.append(error)
+        if self._end is None:
+            if self._fail_fast or self._fatal:
+                self._tracker.count_down(stage)
+                self.stop(RunEnding.FAILED, f"stage {name!r}: {reason}")
+        elif self._fail_fast and self._stopped_by_stage:
+            # A stage's `cancel` and another's failure at the same moment: the failure wins.
+            self._end = RunEnd(RunEnding.FAILED, f"stage {name!r}: {reason}")
+
+    def _end_stage(self, stage: int, state: int, reason: str) -> None:
+        """Give a stage its final state, and wake the run's own task after the last one."""
+        bag = self._bag
+        bag.states[stage] = state
+        if reason and stage not in bag.failures and stage not in bag.parents:
+            bag.reasons[stage] = reason
+        if self._listeners:
+            name = self._graph.names[stage]
+            self._tell(StageEnded(self.identity.run_id, self._at(), name, STATES[state], reason))
+        self._remaining -= 1
+        if not self._remaining and self._parked:
+            assert self._task is not None
+            self._parked = False
+            trio.lowlevel.reschedule(self._task)
+
+    def _release(self, stage: int) -> None:
+        """Start, or decide, the stages that waited for nothing but this one."""
+        tracker = self._tracker
+        for dependent in tracker.count_down(stage):
+            if tracker.flags[dependent]:
+                self._consider(dependent)
+            elif self._end is None:
+                self._accept(dependent)
+        if self._ready and self._unbegun < _CHUNK:
+            self._pump_in_context()
+
+    # Events
+
+    def _at(self) -> float:
+        return self._now() - self._bag.began
+
+    def _tell(self, event: Event) -> None:
+        for listener in self._listeners:
+            listener(event)
+
+    def _post_event(self, stage: str, attempt: int, event: object) -> None:
+        """Pass on what a stage emits, from whichever thread it does."""
+        if not self._listeners:
+            return
+        made = StageEmitted(self.identity.run_id, self._at(), stage, attempt, freeze(event, "event"))
+        try:
+            current_task()
+        except RuntimeError:  # a worker thread
+            with contextlib.suppress(trio.RunFinishedError):
+                self._token.run_sync_soon(self._tell, made)
+        else:
+            self._tell(made)
+
+    def _notice_overrun(self, stage: int) -> None:
+        if not self._listeners:
+            return
+        spec = self._graph.specs[stage]
+        took = self._bag.ended[stage] - self._bag.started[stage]
+        if self._end is not None or (spec.timeout is not None and took > spec.timeout):
+            self._tell(StageOverran(self.identity.run_id, self._at(), spec.name, 1))
+
+
+@disable_ki_protection
+def _ask(when: Any, inputs: StageInputs) -> bool:
+    return bool(when(inputs))
+
+
+def _name_condition(when: Any) -> str:
+    return getattr(when, "__qualname__", None) or str(when)
+
+
+def _make_failed(output: StageOutput) -> StageFailedError:
+    asked = ", and no restart is left" if output.status is StageStatus.RETRY else ""
+    error = StageFailedError(f"it returned {output.status.value}: {output.error}{asked}", output=output)
+    if isinstance(output.error, Exception):
+        error.__cause__ = output.error
+    return error

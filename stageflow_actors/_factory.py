@@ -1,0 +1,130 @@
+"""Whole pipelines of a source, a fan-out and a join, from a mapping."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final, final
+
+from ._pipeline import Pipeline
+from ._policy import Trigger
+from ._spec import StageSpec, parallel_stages
+from ._validation import nearest, refuse, require_name
+
+_STAGE_OPTIONS: Final = frozenset({"runner", "name", "kind", "config", "trigger", "timeout"})
+_WORKER_OPTIONS: Final = _STAGE_OPTIONS | {"keys"}
+_SECTIONS: Final = frozenset({"name", "source", "workers", "join"})
+
+
+@final
+class ParallelPipelineFactory:
+    """Makes pipelines of a source, one worker a key, and a join.
+
+    The mapping has a `name` and the sections `workers` and, each optional, `source` and `join`. A section
+    is a runner, or a mapping with the options of `Pipeline.with_stage`:
+
+    - `runner`: what runs the stage: itself or, with a registry, its name in there;
+    - `name`: the stage's name, by default that of the section; for workers a template, by default `worker-{key}`;
+    - `keys`, for workers: as in `parallel_stages`; a whole number N means 0 to N-1;
+    - `config`, `kind`, `trigger`, `timeout`.
+
+    Args:
+        runners: A registry: where a mapping comes from a file, it names its runners as they are called here,
+            and nothing is ever imported by name.
+    """
+
+    def __init__(self, runners: Mapping[str, Any] | None = None) -> None:
+        self._runners = runners
+
+    def build(self, definition: Mapping[str, Any]) -> Pipeline:
+        """Return the pipeline of a mapping, validated.
+
+        Raises:
+            PipelineValidationError: Something is missing, unknown or cannot be; the message says what.
+        """
+        name = require_name("the name of a pipeline", definition.get("name"))
+        _refuse_unknown(definition, _SECTIONS, name, "section")
+        if "workers" not in definition:
+            refuse("it has no section 'workers'", pipeline=name, hint="say there what runs, and for which keys")
+        pipeline = Pipeline(name)
+        upstream: tuple[str, ...] = ()
+        if "source" in definition:
+            source = self._read_section("source", definition["source"], _STAGE_OPTIONS, name)
+            pipeline = _add(pipeline, source, "source", ())
+            upstream = (source.get("name", "source"),)
+        workers = self._read_section("workers", definition["workers"], _WORKER_OPTIONS, name)
+        specs = _make_workers(workers, upstream, name)
+        pipeline = pipeline.with_stages(specs)
+        if "join" in definition:
+            join = self._read_section("join", definition["join"], _STAGE_OPTIONS, name)
+            pipeline = _add(pipeline, join, "join", [spec.name for spec in specs] or upstream)
+        pipeline.validate()
+        return pipeline
+
+    def read(self, path: str | Path) -> Pipeline:
+        """Return the pipeline that a TOML file defines.
+
+        Raises:
+            PipelineValidationError: The file is no TOML, or what `build` refuses.
+            OSError: The file cannot be read.
+        """
+        path = Path(path)
+        try:
+            definition = tomllib.loads(path.read_text(encoding="utf-8"))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            refuse(f"{path} is not valid TOML: {error}")
+        return self.build(definition)
+
+    def _read_section(self, section: str, value: Any, options: frozenset[str], pipeline: str) -> dict[str, Any]:
+        """Return a section as a mapping whose runner is one."""
+        read = dict(value) if isinstance(value, Mapping) else {"runner": value}
+        _refuse_unknown(read, options, pipeline, f"option of {section!r}")
+        if "runner" not in read:
+            refuse(f"section {section!r} has no runner", pipeline=pipeline)
+        runner = read["runner"]
+        if isinstance(runner, str):
+            known = self._runners or {}
+            if runner not in known:
+                hint = nearest(runner, known) or "pass it: ParallelPipelineFactory({'name': runner})"
+                refuse(f"section {section!r}: no runner {runner!r} in the registry", pipeline=pipeline, hint=hint)
+            read["runner"] = known[runner]
+        return read
+
+
+def _refuse_unknown(given: Mapping[str, Any], known: Iterable[str], pipeline: str, what: str) -> None:
+    for key in given:
+        if key not in known:
+            hint = nearest(key, known) or f"known are {', '.join(sorted(known))}"
+            refuse(f"unknown {what}: {key!r}", pipeline=pipeline, hint=hint)
+
+
+def _add(pipeline: Pipeline, section: Mapping[str, Any], default: str, dependencies: Iterable[str]) -> Pipeline:
+    return pipeline.with_stage(
+        section.get("name", default),
+        section["runner"],
+        section.get("kind"),
+        dependencies,
+        config=section.get("config"),
+        trigger=section.get("trigger", Trigger.ALL_SUCCESS),
+        timeout=section.get("timeout"),
+    )
+
+
+def _make_workers(section: Mapping[str, Any], upstream: tuple[str, ...], pipeline: str) -> tuple[StageSpec, ...]:
+    keys = section.get("keys")
+    if isinstance(keys, int) and not isinstance(keys, bool) and keys >= 0:
+        keys = range(keys)
+    if keys is None or isinstance(keys, (str, bytes)) or not isinstance(keys, Iterable):
+        hint = "give a list, a number, or a mapping of key to configuration"
+        refuse(f"the keys of its workers must be keys, not {keys!r}", pipeline=pipeline, hint=hint)
+    return parallel_stages(
+        section.get("name", "worker-{key}"),
+        section["runner"],
+        keys,
+        kind=section.get("kind"),
+        dependencies=upstream,
+        config=section.get("config"),
+        trigger=section.get("trigger", Trigger.ALL_SUCCESS),
+        timeout=section.get("timeout"),
+    )

@@ -1,0 +1,91 @@
+"""What a stage replies."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any, TypeAlias, final
+
+import attrs
+
+from ._freeze import FrozenDict, freeze_mapping
+
+
+class StageStatus(StrEnum):
+    """What a stage said of itself."""
+
+    OK = "ok"
+    SKIP = "skip"
+    CANCEL = "cancel"
+    FAIL = "fail"
+    RETRY = "retry"
+
+
+_OK = StageStatus.OK
+_EMPTY: FrozenDict[str, Any] = FrozenDict()
+
+
+def _freeze_data(value: Mapping[str, Any]) -> FrozenDict[str, Any]:
+    return freeze_mapping(value, "data")
+
+
+def _merge(data: Mapping[str, Any] | None, fields: dict[str, Any]) -> Mapping[str, Any]:
+    if not fields:
+        return _EMPTY if data is None else data
+    return {**data, **fields} if data else fields
+
+
+@final
+@attrs.frozen
+class StageOutput:
+    """A stage's reply: a status and frozen data. Made by the class methods, one a status.
+
+    The data is copied and frozen when the output is made, so that its producer keeps no way into it.
+    """
+
+    status: StageStatus
+    data: Mapping[str, Any] = attrs.field(default=_EMPTY, converter=_freeze_data)
+    """What the stage produced: a frozen dict."""
+    error: str | Exception | None = None
+    """Why it failed or wants to be run again."""
+    reason: str = ""
+    """Why it was skipped, or cancelled the run."""
+    label: str | None = None
+    """The label that a router chose."""
+
+    @classmethod
+    def ok(cls, data: Mapping[str, Any] | None = None, /, **fields: Any) -> StageOutput:
+        """Succeed, with `data`, `fields`, or both."""
+        return cls(_OK, _merge(data, fields))
+
+    @classmethod
+    def skip(cls, reason: str = "", data: Mapping[str, Any] | None = None) -> StageOutput:
+        """Say that there was nothing to do. Stages that need this one are skipped too, by their triggers."""
+        return cls(StageStatus.SKIP, _merge(data, {}), reason=reason)
+
+    @classmethod
+    def cancel(cls, reason: str = "", data: Mapping[str, Any] | None = None) -> StageOutput:
+        """End the whole run without an error: this stage and the unfinished ones are cancelled."""
+        return cls(StageStatus.CANCEL, _merge(data, {}), reason=reason)
+
+    @classmethod
+    def fail(cls, error: str | Exception, data: Mapping[str, Any] | None = None) -> StageOutput:
+        """Fail for good."""
+        return cls(StageStatus.FAIL, _merge(data, {}), error)
+
+    @classmethod
+    def retry(cls, error: str | Exception, data: Mapping[str, Any] | None = None) -> StageOutput:
+        """Fail, and ask to be run again where a restart is left."""
+        return cls(StageStatus.RETRY, _merge(data, {}), error)
+
+    @classmethod
+    def route(cls, label: str, data: Mapping[str, Any] | None = None, /, **fields: Any) -> StageOutput:
+        """Succeed and choose the stages whose `when=route(this_stage, label)` names the label."""
+        return cls(_OK, _merge(data, fields), label=label)
+
+
+EMPTY_OUTPUT = StageOutput(_OK)
+"""What a stage that returns None has said."""
+
+StageReturn: TypeAlias = StageOutput | Mapping[str, Any] | None
+"""What a stage may return: an output; a mapping, which means `ok`; None, which means `ok` without data."""

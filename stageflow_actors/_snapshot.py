@@ -1,0 +1,125 @@
+"""The immutable message that every stage of a run receives."""
+
+from __future__ import annotations
+
+import math
+import uuid
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Generic, Self, TypeVar, final
+
+import attrs
+
+from ._freeze import FrozenDict, freeze, freeze_mapping
+from .errors import NotJSONError
+
+_E = TypeVar("_E")
+
+
+@final
+@attrs.frozen
+class RunIdentity:
+    """Which run it is, and when it was admitted."""
+
+    run_id: str
+    created_at: datetime
+    """With a time zone."""
+
+    @classmethod
+    def new(cls) -> RunIdentity:
+        """Return a fresh random id and the present time: what a supervisor uses unless told otherwise."""
+        return cls(uuid.uuid4().hex, datetime.now(UTC))
+
+
+def _freeze_data(value: Mapping[str, Any]) -> FrozenDict[str, Any]:
+    return freeze_mapping(value, "data")
+
+
+def _freeze_metadata(value: Mapping[str, Any]) -> FrozenDict[str, Any]:
+    return freeze_mapping(value, "metadata")
+
+
+def _freeze_extensions(value: Any) -> Any:
+    return freeze(value, "extensions")
+
+
+@final
+@attrs.frozen(kw_only=True)
+class ContextSnapshot(Generic[_E]):
+    """What a run is about: deeply immutable, the same for every stage of the run.
+
+    A run stamps its own identity on its copy; a snapshot that is in no run has none.
+    """
+
+    input_text: str | None = None
+    data: Mapping[str, Any] = attrs.field(factory=FrozenDict, converter=_freeze_data)
+    metadata: Mapping[str, Any] = attrs.field(factory=FrozenDict, converter=_freeze_metadata)
+    extensions: _E | None = attrs.field(default=None, converter=_freeze_extensions)
+    """An application's own value; frozen where its type can be, else passed by reference."""
+    topology: str | None = None
+    execution_mode: str | None = None
+    identity: RunIdentity | None = None
+    """Set by the run, at admission."""
+
+    @property
+    def run_id(self) -> str | None:
+        """The id of the run, or None outside one."""
+        return self.identity.run_id if self.identity else None
+
+    @property
+    def created_at(self) -> datetime | None:
+        """When the run was admitted, or None outside one."""
+        return self.identity.created_at if self.identity else None
+
+    def stamped(self, identity: RunIdentity) -> Self:
+        """Return this snapshot as the run `identity` hands it out."""
+        return attrs.evolve(self, identity=identity)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a dict that `json.dumps` takes and `from_dict` makes an equal snapshot of.
+
+        Raises:
+            NotJSONError: A value that JSON cannot carry back; it names the path.
+        """
+        plain: dict[str, Any] = {
+            "input_text": self.input_text,
+            "data": self.data,
+            "metadata": self.metadata,
+            "extensions": self.extensions,
+            "topology": self.topology,
+            "execution_mode": self.execution_mode,
+            "run_id": self.run_id,
+            "created_at": self.created_at.isoformat() if self.created_at else None,
+        }
+        return {name: _to_json(value, name) for name, value in plain.items()}
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> Self:
+        """Return the snapshot that `to_dict` made `plain` of.
+
+        Raises:
+            TypeError: `plain` has a key that no snapshot has.
+        """
+        fields = dict(plain)
+        run_id, created_at = fields.pop("run_id", None), fields.pop("created_at", None)
+        if run_id is not None and created_at is not None:
+            fields["identity"] = RunIdentity(run_id, datetime.fromisoformat(created_at))
+        return cls(**fields)
+
+
+def _to_json(value: Any, path: str) -> Any:
+    if value is None or isinstance(value, (str, bool, int)):
+        return value
+    if isinstance(value, float):
+        if math.isfinite(value):
+            return value
+    elif isinstance(value, Mapping):
+        for key in value:
+            if not isinstance(key, str):
+                message = f"{path} has the key {key!r}; JSON has strings for keys"
+                raise NotJSONError(message, path=path)
+        return {key: _to_json(item, f"{path}[{key!r}]") for key, item in value.items()}
+    elif type(value) in (tuple, list):
+        return [_to_json(item, f"{path}[{position}]") for position, item in enumerate(value)]
+    message = f"{path} is {value!r}, a {type(value).__qualname__}, which JSON cannot carry back"
+    raise NotJSONError(message, path=path)

@@ -1,0 +1,272 @@
+"""The supervisor: admits runs, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Final, Self, final
+
+import trio
+from trio.lowlevel import enable_ki_protection
+
+from ._engine import Engine
+from ._graph import narrow
+from ._output import StageOutput, StageStatus
+from ._result import RunEnding
+from ._run import Run
+from ._snapshot import ContextSnapshot, RunIdentity
+from ._validation import refuse, require_count, require_seconds
+
+if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager
+    from types import TracebackType
+
+    from ._definition import PipelineDefinition
+    from ._result import RunResult
+
+_NO_OVERRIDES: Final[Mapping[str, StageOutput]] = {}
+
+
+@final
+class Supervisor:
+    """Runs pipelines inside one `async with` block, any number at once.
+
+    Leaving the block normally waits for its runs; leaving it with an exception cancels them. Either way
+    no task of theirs is left.
+
+    Args:
+        max_threads: How many plain `def` stages may be in worker threads at once, over all runs; by
+            default as many as `concurrent.futures` would use.
+        shutdown: The budget, in seconds, of a run that stops: as long may its threads and the
+            `__aexit__` of its stages still take. A thread that takes longer is `ABANDONED`.
+        identify: Gives each run its identity; tests replace it.
+
+    Raises:
+        PipelineValidationError: An option that cannot be.
+    """
+
+    def __init__(
+        self,
+        *,
+        max_threads: int | None = None,
+        shutdown: float = 5.0,
+        identify: Callable[[], RunIdentity] = RunIdentity.new,
+    ) -> None:
+        self._max_threads = min(32, (os.cpu_count() or 1) + 4) if max_threads is None else max_threads
+        require_count("max_threads", self._max_threads)
+        self._shutdown = require_seconds("shutdown", shutdown)
+        self._identify = identify
+        self._engines: set[Engine] = set()
+        self._idle = trio.Event()
+        self._unobserved: list[Run] = []
+        self._fatal: BaseException | None = None
+        self._manager: AbstractAsyncContextManager[trio.Nursery] | None = None
+        self._nursery: trio.Nursery | None = None
+        self._limiter: trio.CapacityLimiter
+        self._closed = False
+
+    async def run(
+        self,
+        pipeline: PipelineDefinition,
+        snapshot: ContextSnapshot[Any] | Mapping[str, Any] | None = None,
+        *,
+        continue_on_failure: bool = False,
+        timeout: float | None = None,
+        targets: Iterable[str] | None = None,
+        overrides: Mapping[str, StageOutput | Mapping[str, Any]] | None = None,
+    ) -> RunResult:
+        """Run a pipeline in the caller's task and return what came of it. Cancelling the caller cancels the run.
+
+        Args:
+            pipeline: What to run.
+            snapshot: The message for every stage; a mapping is short for a snapshot with that `data`.
+            continue_on_failure: Whether a failing stage isolates the stages that need it and nothing
+                else, and the result is returned; otherwise the first failure ends the run and is raised.
+            timeout: Seconds for the whole run; then it ends, and what had completed is returned.
+            targets: The stages that are wanted: only they and what they need run. All by default.
+            overrides: Outputs of stages that are given instead of run; a mapping is short for `ok`.
+
+        Raises:
+            PipelineValidationError: The pipeline or an argument cannot work. Nothing has started.
+            PipelineFailedError: A stage failed, without `continue_on_failure`.
+            RuntimeError: The supervisor is not open.
+        """
+        engine = self._admit(
+            pipeline,
+            snapshot,
+            continue_on_failure=continue_on_failure,
+            timeout=timeout,
+            targets=targets,
+            overrides=overrides,
+        )
+        try:
+            await engine.execute()
+        finally:
+            self._forget(engine)
+        return engine.unwrap()
+
+    def start(
+        self,
+        pipeline: PipelineDefinition,
+        snapshot: ContextSnapshot[Any] | Mapping[str, Any] | None = None,
+        *,
+        continue_on_failure: bool = False,
+        timeout: float | None = None,
+        targets: Iterable[str] | None = None,
+        overrides: Mapping[str, StageOutput | Mapping[str, Any]] | None = None,
+    ) -> Run:
+        """Start a run in the background and return a handle on it; arguments as in `run`.
+
+        A failed run whose result nobody awaited is raised when the supervisor is left.
+
+        Raises:
+            PipelineValidationError: The pipeline or an argument cannot work. Nothing has started.
+            RuntimeError: The supervisor is not open.
+        """
+        engine = self._admit(
+            pipeline,
+            snapshot,
+            continue_on_failure=continue_on_failure,
+            timeout=timeout,
+            targets=targets,
+            overrides=overrides,
+        )
+        run = Run(engine)
+        assert self._nursery is not None
+        self._nursery.start_soon(self._drive, run, engine, name=f"run {engine.graph.pipeline}")
+        return run
+
+    def _admit(
+        self,
+        pipeline: PipelineDefinition,
+        snapshot: ContextSnapshot[Any] | Mapping[str, Any] | None,
+        *,
+        continue_on_failure: bool,
+        timeout: float | None,
+        targets: Iterable[str] | None,
+        overrides: Mapping[str, StageOutput | Mapping[str, Any]] | None,
+    ) -> Engine:
+        """Check everything that can be checked before anything starts."""
+        if self._nursery is None or self._closed:
+            done = "has been left" if self._closed else "is not open"
+            message = f"pipeline {pipeline.name!r}: the supervisor {done}; run inside `async with Supervisor() as …`"
+            raise RuntimeError(message)
+        graph = pipeline._compile()  # noqa: SLF001 (the compiled graph is the runtime's affair, not users')
+        given = _NO_OVERRIDES
+        if overrides is not None:
+            given = {name: _read_override(pipeline.name, name, value) for name, value in overrides.items()}
+        if targets is not None or given:
+            graph = narrow(graph, targets, given)
+            given = {name: output for name, output in given.items() if name in graph.positions}
+        if timeout is not None:
+            require_seconds("timeout", timeout, pipeline=pipeline.name)
+        engine = Engine(
+            graph,
+            _read_snapshot(snapshot),
+            self._identify(),
+            fail_fast=not continue_on_failure,
+            timeout=timeout,
+            overrides=given,
+            limiter=self._limiter,
+            shutdown=self._shutdown,
+        )
+        self._engines.add(engine)
+        return engine
+
+    def _forget(self, engine: Engine) -> None:
+        self._engines.discard(engine)
+        if not self._engines:
+            self._idle.set()
+
+    @enable_ki_protection
+    async def _drive(self, run: Run, engine: Engine) -> None:
+        """Execute a started run. Its task ends quietly: the outcome waits in the engine."""
+        await engine.execute()
+        self._forget(engine)
+        run._finish()  # noqa: SLF001 (handle and supervisor are two sides of one thing)
+        if engine.fatal is not None:
+            self._fatal = engine.fatal
+            assert self._nursery is not None
+            self._nursery.cancel_scope.cancel()
+        elif engine.result is not None and engine.result.ended.ending is RunEnding.FAILED:
+            self._unobserved = [other for other in self._unobserved if not other._observed]  # noqa: SLF001
+            self._unobserved.append(run)
+
+    async def __aenter__(self) -> Self:
+        """Open it."""
+        if self._nursery is not None:
+            message = "a supervisor can be entered once; make another"
+            raise RuntimeError(message)
+        self._limiter = trio.CapacityLimiter(self._max_threads)
+        self._manager = trio.open_nursery()
+        self._nursery = await self._manager.__aenter__()
+        return self
+
+    @enable_ki_protection
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Wait for all runs, or cancel them where the block was left with an exception."""
+        assert self._manager is not None
+        if error is not None:
+            self._stop_all(f"the supervisor was left with {type(error).__qualname__}")
+        # The body's exception is not for the nursery, which would wrap it in a group; except for the
+        # Cancelled of the nursery's own scope, which only that scope can take.
+        own = self._fatal is not None and isinstance(error, trio.Cancelled)
+        await (self._manager.__aexit__(kind, error, traceback) if own else self._manager.__aexit__(None, None, None))
+        await self._wait_idle()
+        self._closed = True
+        if self._fatal is not None and (error is None or own):
+            raise self._fatal
+        if error is None:
+            await trio.lowlevel.checkpoint_if_cancelled()
+            self._raise_unobserved()
+
+    def _stop_all(self, reason: str) -> None:
+        for engine in list(self._engines):
+            engine.stop(RunEnding.CANCELLED, reason)
+
+    async def _wait_idle(self) -> None:
+        """Wait for the runs that other tasks execute: theirs is the task, ours the promise that none is left."""
+        while self._engines:
+            self._idle = trio.Event()
+            try:
+                await self._idle.wait()
+            except trio.Cancelled:
+                self._stop_all("the supervisor was cancelled")
+                with trio.CancelScope(shield=True):
+                    await self._idle.wait()
+                raise
+
+    def _raise_unobserved(self) -> None:
+        errors = [
+            run.partial().make_error()
+            for run in self._unobserved
+            if not run._observed  # noqa: SLF001
+        ]
+        if len(errors) == 1:
+            raise errors[0]
+        if errors:
+            message = f"{len(errors)} runs failed, and nobody awaited their results"
+            raise ExceptionGroup(message, errors)
+
+
+def _read_snapshot(snapshot: ContextSnapshot[Any] | Mapping[str, Any] | None) -> ContextSnapshot[Any]:
+    if snapshot is None:
+        return ContextSnapshot()
+    if isinstance(snapshot, ContextSnapshot):
+        return snapshot
+    if isinstance(snapshot, Mapping):
+        return ContextSnapshot(data=snapshot)
+    refuse(f"snapshot must be a ContextSnapshot or a mapping, not {snapshot!r}")
+
+
+def _read_override(pipeline: str, name: str, value: object) -> StageOutput:
+    if isinstance(value, StageOutput):
+        if value.status not in (StageStatus.OK, StageStatus.SKIP):
+            problem = f"an override must be an output of status ok or skip, not {value.status.value}"
+            refuse(problem, pipeline=pipeline, stage=name)
+        return value
+    if isinstance(value, Mapping):
+        return StageOutput.ok(value)
+    refuse(f"an override must be a StageOutput or a mapping, not {value!r}", pipeline=pipeline, stage=name)

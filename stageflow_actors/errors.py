@@ -1,0 +1,221 @@
+"""Every exception that a caller may catch.
+
+One base class, `StageflowError`. A message says what is wrong, with the value; where (pipeline and
+stage); and, where there is a fix, what to do: `pipeline 'report', stage 'join': unknown dependency
+'wroker-7'; did you mean 'worker-7'?` The same facts are attributes, for programs.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ._bag import StageFailure
+    from ._output import StageOutput
+    from ._result import RunResult
+
+
+class StageflowError(Exception):
+    """The base of every error that the library raises on its own account.
+
+    Attributes:
+        problem: What is wrong, with the value, without the place.
+        pipeline: The pipeline's name, or None where none is involved.
+        stage: The stage's name, or None.
+        attempt: The stage's attempt, counted from 1, or None.
+        hint: What to do about it, or None.
+    """
+
+    def __init__(
+        self,
+        problem: str,
+        *,
+        pipeline: str | None = None,
+        stage: str | None = None,
+        attempt: int | None = None,
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(problem)
+        self.problem = problem
+        self.pipeline = pipeline
+        self.stage = stage
+        self.attempt = attempt
+        self.hint = hint
+
+    def locate(self, *, pipeline: str, stage: str | None = None, attempt: int | None = None) -> None:
+        """Fill in the place where it is not known yet: an error made deep inside learns it on its way up."""
+        self.pipeline = self.pipeline or pipeline
+        self.stage = self.stage or stage
+        self.attempt = self.attempt or attempt
+
+    def __str__(self) -> str:
+        """Return `place: problem; hint`."""
+        place = []
+        if self.pipeline is not None:
+            place.append(f"pipeline {self.pipeline!r}")
+        if self.stage is not None:
+            place.append(f"stage {self.stage!r}")
+        text = f"{', '.join(place)}: {self.problem}" if place else self.problem
+        return f"{text}; {self.hint}" if self.hint else text
+
+
+class PipelineValidationError(StageflowError, ValueError):
+    """A pipeline, or a request to run one, that cannot work. Nothing has started."""
+
+
+class CycleDetectedError(PipelineValidationError):
+    """Stages that wait for each other.
+
+    Attributes:
+        cycle: The stages' names on the way round; the first is repeated at the end.
+    """
+
+    def __init__(self, problem: str, *, cycle: tuple[str, ...] = (), **place: Any) -> None:
+        super().__init__(problem, **place)
+        self.cycle = cycle
+
+
+class ContractError(StageflowError):
+    """A stage broke the library's contract. Never restarted: the next attempt would break it too."""
+
+
+class StageReturnTypeError(ContractError, TypeError):
+    """A stage returned something that is no `StageOutput`, mapping or None."""
+
+
+class NotFreezableError(ContractError, TypeError):
+    """A value inside a snapshot, a configuration or an output that cannot be made immutable.
+
+    Attributes:
+        path: Where the value stands, such as `data['rows'][3]`.
+    """
+
+    def __init__(self, problem: str, *, path: str = "", **place: Any) -> None:
+        super().__init__(problem, **place)
+        self.path = path
+
+
+class NotJSONError(StageflowError, TypeError):
+    """A snapshot holds a value that JSON cannot carry back.
+
+    Attributes:
+        path: Where it stands, such as `data['rows'][3]`.
+    """
+
+    def __init__(self, problem: str, *, path: str = "", **place: Any) -> None:
+        super().__init__(problem, **place)
+        self.path = path
+
+
+class UndeclaredDependencyError(ContractError, LookupError):
+    """A stage asked for the output of a stage that it does not depend on."""
+
+
+class NurseryLeftOpenError(ContractError, RuntimeError):
+    """A stage returned with a nursery still open. Its children were cancelled; theirs is the `__cause__`."""
+
+
+class StrayCancelledError(ContractError):
+    """A `trio.Cancelled` came out of a stage that nobody had cancelled."""
+
+
+class NoOutputError(StageflowError, KeyError):
+    """The output of a stage that has none was asked for; the message says its state and why."""
+
+    __str__ = StageflowError.__str__
+
+
+class MissingKeyError(StageflowError, KeyError):
+    """A stage has an output, without the key that was required."""
+
+    __str__ = StageflowError.__str__
+
+
+class StageFailedError(StageflowError):
+    """A stage returned `StageOutput.fail(...)`, or `retry(...)` with no restart left.
+
+    Attributes:
+        output: What the stage returned.
+    """
+
+    def __init__(self, problem: str, *, output: StageOutput | None = None, **place: Any) -> None:
+        super().__init__(problem, **place)
+        self.output = output
+
+
+class StageTimeoutError(StageflowError, TimeoutError):
+    """A stage's attempt ran into its timeout.
+
+    Attributes:
+        seconds: The timeout, in seconds.
+    """
+
+    def __init__(self, problem: str, *, seconds: float = 0.0, **place: Any) -> None:
+        super().__init__(problem, **place)
+        self.seconds = seconds
+
+
+class ThreadAbandonedError(StageflowError):
+    """A stage's worker thread was still running when its shutdown budget was spent.
+
+    Attributes:
+        seconds: The shutdown budget, in seconds.
+    """
+
+    def __init__(self, problem: str, *, seconds: float = 0.0, **place: Any) -> None:
+        super().__init__(problem, **place)
+        self.seconds = seconds
+
+
+class PipelineFailedError(StageflowError):
+    """A stage failed, and the run was to end at the first failure.
+
+    Its `__cause__` is an `ExceptionGroup` of the stages' errors.
+
+    Attributes:
+        result: What the run had completed, with every stage's state.
+    """
+
+    def __init__(self, problem: str, *, result: RunResult, **place: Any) -> None:
+        super().__init__(problem, **place)
+        self.result = result
+
+    @property
+    def failures(self) -> Mapping[str, StageFailure]:
+        """The stages that failed, by name."""
+        return self.result.failures
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle with the result, which the constructor needs."""
+        place = {"pipeline": self.pipeline, "stage": self.stage, "attempt": self.attempt, "hint": self.hint}
+        return _make_pipeline_failed, (self.problem, self.result, place)
+
+
+def _make_pipeline_failed(problem: str, result: RunResult, place: dict[str, Any]) -> PipelineFailedError:
+    return PipelineFailedError(problem, result=result, **place)
+
+
+class LedgerError(StageflowError):
+    """A run's ledger does not balance: a bug of this library, which you are asked to report.
+
+    Attributes:
+        result: The run's result.
+    """
+
+    def __init__(self, problem: str, *, result: RunResult | None = None, **place: Any) -> None:
+        super().__init__(problem, **place)
+        self.result = result
+
+
+class MissingExtraError(StageflowError, ImportError):
+    """A part of the library was used whose optional dependencies are not installed.
+
+    Attributes:
+        extra: What to install: `pip install stageflow-actors[extra]`.
+    """
+
+    def __init__(self, problem: str, *, extra: str = "", **place: Any) -> None:
+        super().__init__(problem, **place)
+        self.extra = extra

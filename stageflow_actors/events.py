@@ -1,0 +1,94 @@
+"""What a run tells those who listen: one class an event.
+
+Times are seconds from the start of the run. An event is built only while somebody listens.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeAlias, final
+
+import attrs
+
+if TYPE_CHECKING:
+    from ._policy import StageState
+    from ._result import Ledger, RunEnd
+
+
+@final
+@attrs.frozen
+class StageStarted:
+    """A stage's task has begun."""
+
+    run_id: str
+    at: float
+    stage: str
+    attempt: int
+
+
+@final
+@attrs.frozen
+class StageEnded:
+    """A stage has its final state, whether or not it ever ran."""
+
+    run_id: str
+    at: float
+    stage: str
+    state: StageState
+    reason: str
+    """Why it failed, was skipped or was isolated; empty for OK."""
+
+
+@final
+@attrs.frozen
+class StageOverran:
+    """A stage returned a value after its timeout, or although its run was ending; the value counts."""
+
+    run_id: str
+    at: float
+    stage: str
+    attempt: int
+
+
+@final
+@attrs.frozen
+class StageEmitted:
+    """A stage called `ctx.emit`."""
+
+    run_id: str
+    at: float
+    stage: str
+    attempt: int
+    event: Any
+
+
+@final
+@attrs.frozen
+class RunStopping:
+    """The run ends before its time: nothing more is started, what runs is cancelled."""
+
+    run_id: str
+    at: float
+    end: RunEnd
+
+
+@final
+@attrs.frozen
+class RunEnded:
+    """The run is over; no event follows."""
+
+    run_id: str
+    at: float
+    end: RunEnd
+
+
+@final
+@attrs.frozen
+class LedgerUnbalanced:
+    """Messages and outcomes do not add up: a bug of this library."""
+
+    run_id: str
+    at: float
+    ledger: Ledger
+
+
+Event: TypeAlias = StageStarted | StageEnded | StageOverran | StageEmitted | RunStopping | RunEnded | LedgerUnbalanced
