@@ -56,3 +56,9 @@ __all__ = [
     "register_freezer",
     "route",
 ]
+
+for _name in __all__:
+    # Tracebacks and documentation show the name that a user imports.
+    if hasattr(globals()[_name], "__qualname__"):
+        globals()[_name].__module__ = __name__
+del _name
