@@ -21,7 +21,7 @@ from ._output import EMPTY_OUTPUT, StageOutput
 from .errors import NurseryLeftOpenError, StageReturnTypeError, StageTimeoutError, ThreadAbandonedError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator
     from types import TracebackType
 
     from ._stage import RunnerForm, StageContext
@@ -98,6 +98,16 @@ async def call_function(function: Callable[[StageContext], Awaitable[Any]], ctx:
 async def call_class(cls: Callable[[], Any], ctx: StageContext) -> Any:
     """Run a fresh instance of a stage class."""
     return await cls().execute(ctx)
+
+
+@disable_ki_protection
+def apart(function: Callable[..., Any], *args: Any) -> Iterator[Any]:
+    """Yield what a user's plain function returns: `next(apart(function, argument))`.
+
+    A generator's frame has no way back to its caller's. A traceback that goes through a plain call
+    would keep every frame below it, and so the run that keeps the error.
+    """
+    yield function(*args)
 
 
 @disable_ki_protection
@@ -178,7 +188,7 @@ class ThreadedCall:
             ThreadAbandonedError: It was cancelled, and the thread outlived the shutdown budget.
         """
         try:
-            return await trio.to_thread.run_sync(
+            result = await trio.to_thread.run_sync(
                 self._work,
                 ctx,
                 abandon_on_cancel=True,
@@ -188,6 +198,8 @@ class ThreadedCall:
         except trio.Cancelled:
             if not self._admitted:
                 raise
+        else:
+            return result.unwrap()
         self._watched = True
         if self._outcome is None:
             with trio.CancelScope(shield=True, deadline=shutdown.deadline()):
@@ -199,14 +211,14 @@ class ThreadedCall:
             raise ThreadAbandonedError(problem, seconds=shutdown.seconds, hint=hint)
         return self._outcome.unwrap()
 
-    def _work(self, ctx: StageContext) -> Any:
-        result = outcome.capture(self._function, ctx)
+    def _work(self, ctx: StageContext) -> outcome.Outcome[Any]:
+        result: outcome.Outcome[Any] = outcome.capture(next, apart(self._function, ctx))
         # Either this thread sees that it is watched, or the loop sees the outcome: each of the two
         # writes before it reads.
         self._outcome = result
         if self._watched:
             self._tell_end(ctx.stage_name, result)
-        return result.unwrap()
+        return result
 
     def _tell_end(self, stage: str, result: outcome.Outcome[Any]) -> None:
         if self._abandoned:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, final
 import attrs
 
 from ._policy import BAD, STATES, StageState
+from .errors import StageflowError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -45,8 +46,9 @@ class StageFailure:
 
 
 def describe_error(error: BaseException) -> str:
-    """Return the error's type and message, in one line."""
-    text = " ".join(str(error).split())
+    """Return the error's type and message, in one line; the place is where this is printed."""
+    told = error.describe() if isinstance(error, StageflowError) else str(error)
+    text = " ".join(told.split())
     return f"{type(error).__qualname__}: {text}" if text else type(error).__qualname__
 
 

@@ -14,12 +14,11 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Final, final
 
 import trio
-from trio.lowlevel import Abort, current_task, disable_ki_protection, enable_ki_protection
+from trio.lowlevel import Abort, current_task, enable_ki_protection
 
-from ._actor import Shutdown, call_class, call_function, close_nurseries, run_special, split_cancelled, to_output
+from ._actor import Shutdown, apart, call_class, call_function, close_nurseries, run_special, split_cancelled, to_output
 from ._bag import Attempt, OutputBag, StageFailure, describe_error
 from ._freeze import freeze
-from ._graph import CONDITIONAL
 from ._output import StageOutput, StageStatus
 from ._policy import ABANDONED, CANCELLED, FAILED, OK, PENDING, RUNNING, SKIPPED, STATES, TOLD, Decision
 from ._result import Ledger, RunEnd, RunEnding, RunResult
@@ -282,15 +281,15 @@ class Engine:
         elif decision is Decision.SKIP:
             skipped = next(number for number in graph.dependencies[stage] if bag.states[number] == SKIPPED)
             self._end_stage(stage, SKIPPED, f"dependency {graph.names[skipped]} skipped")
-        elif not graph.flags[stage] & CONDITIONAL:
+        elif (when := graph.specs[stage].when) is None:
             return True
         else:
             inputs = self._make_inputs(stage)
             try:
                 # The context of whichever stage happened to finish last is none of the predicate's business.
-                if self._context.copy().run(_ask, graph.specs[stage].when, inputs):
+                if self._context.copy().run(next, apart(when, inputs)):
                     return True
-                self._end_stage(stage, SKIPPED, f"not chosen by {_name_condition(graph.specs[stage].when)}")
+                self._end_stage(stage, SKIPPED, f"not chosen by {_name_condition(when)}")
             except BaseException as error:
                 self._fail(stage, error)
             finally:
@@ -491,11 +490,6 @@ class Engine:
         took = self._bag.ended[stage] - self._bag.started[stage]
         if self._end is not None or (spec.timeout is not None and took > spec.timeout):
             self._tell(StageOverran(self.identity.run_id, self._at(), spec.name, 1))
-
-
-@disable_ki_protection
-def _ask(when: Any, inputs: StageInputs) -> bool:
-    return bool(when(inputs))
 
 
 def _name_condition(when: Any) -> str:

@@ -223,11 +223,11 @@ class RunResult(Mapping[str, StageOutput]):
         """Return the error of a run in which stages failed, its cause being the group of their errors."""
         failures = list(self.failures.values())
         first = failures[0]
-        more = f"; {len(failures) - 1} more stages failed" if len(failures) > 1 else ""
+        more = f"; and {len(failures) - 1} more failed" if len(failures) > 1 else ""
         error = PipelineFailedError(f"{first}{more}", result=self, pipeline=self.pipeline, stage=first.stage)
         errors = [failure.error for failure in failures if isinstance(failure.error, Exception)]
         if errors:
-            error.__cause__ = ExceptionGroup(f"{len(errors)} stages of {self.pipeline!r} failed", errors)
+            error.__cause__ = ExceptionGroup(f"failed stages of {self.pipeline!r}", errors)
         return error
 
     def to_dict(self) -> dict[str, Any]:

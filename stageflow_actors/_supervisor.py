@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, final
 import trio
 from trio.lowlevel import enable_ki_protection
 
+from ._actor import split_cancelled
 from ._engine import Engine
 from ._graph import narrow
 from ._output import StageOutput, StageStatus
@@ -212,7 +213,7 @@ class Supervisor:
             self._stop_all(f"the supervisor was left with {type(error).__qualname__}")
         # The body's exception is not for the nursery, which would wrap it in a group; except for the
         # Cancelled of the nursery's own scope, which only that scope can take.
-        own = self._fatal is not None and isinstance(error, trio.Cancelled)
+        own = self._fatal is not None and error is not None and split_cancelled(error) is None
         await (self._manager.__aexit__(kind, error, traceback) if own else self._manager.__aexit__(None, None, None))
         await self._wait_idle()
         self._closed = True

@@ -31,7 +31,7 @@ def drop_own_frames(error: BaseException) -> None:
 
 def _is_own(traceback: TracebackType) -> bool:
     name = traceback.tb_frame.f_globals.get("__name__")
-    return isinstance(name, str) and name.startswith(_OWN)
+    return isinstance(name, str) and name.startswith((_OWN, "outcome."))
 
 
 def _without_own(traceback: TracebackType | None) -> TracebackType | None:

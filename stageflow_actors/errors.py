@@ -50,6 +50,10 @@ class StageflowError(Exception):
         self.stage = self.stage or stage
         self.attempt = self.attempt or attempt
 
+    def describe(self) -> str:
+        """Return `problem; hint`, without the place."""
+        return f"{self.problem}; {self.hint}" if self.hint else self.problem
+
     def __str__(self) -> str:
         """Return `place: problem; hint`."""
         place = []
@@ -57,8 +61,7 @@ class StageflowError(Exception):
             place.append(f"pipeline {self.pipeline!r}")
         if self.stage is not None:
             place.append(f"stage {self.stage!r}")
-        text = f"{', '.join(place)}: {self.problem}" if place else self.problem
-        return f"{text}; {self.hint}" if self.hint else text
+        return f"{', '.join(place)}: {self.describe()}" if place else self.describe()
 
 
 class PipelineValidationError(StageflowError, ValueError):

@@ -422,6 +422,7 @@ def test_random_interrupts_leave_every_ledger_balanced():
     """A second thread sends SIGINT at moments that nobody chose, 150 times."""
     unbalanced = []
     interrupted = 0
+    main_thread = threading.get_ident()
 
     async def work(ctx):
         for _ in range(3):
@@ -441,13 +442,12 @@ def test_random_interrupts_leave_every_ledger_balanced():
     for round_ in range(150):
         started = threading.Event()
 
-        def interrupt(started=started, spins=(round_ * 37) % 5000):
+        def interrupt(started=started, spins=(round_ * 37) % 5000, main_thread=main_thread):
             started.wait()
             for _ in range(spins):
                 pass
             signal.pthread_kill(main_thread, signal.SIGINT)
 
-        main_thread = threading.get_ident()
         thread = threading.Thread(target=interrupt)
         thread.start()
         try:
