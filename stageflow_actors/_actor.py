@@ -21,10 +21,11 @@ from ._output import EMPTY_OUTPUT, StageOutput
 from .errors import NurseryLeftOpenError, StageReturnTypeError, StageTimeoutError, ThreadAbandonedError
 
 if TYPE_CHECKING:
+    import contextvars
     from collections.abc import Awaitable, Callable, Iterator
     from types import TracebackType
 
-    from ._stage import RunnerForm, StageContext
+    from ._stage import RunnerForm, StageContext, StageInputs
 
 _logger: Final = logging.getLogger("stageflow_actors")
 
@@ -84,7 +85,7 @@ def to_output(returned: Any) -> StageOutput:
         returned.close()
         problem = f"it returned the coroutine {returned.__qualname__!r}"
         raise StageReturnTypeError(problem, hint="await it, or define the stage with `async def`")
-    problem = f"it returned {reprlib.repr(returned)}, a {type(returned).__qualname__}"
+    problem = f"it returned {reprlib.repr(returned)}, of type {type(returned).__qualname__}"
     raise StageReturnTypeError(problem, hint="return StageOutput.ok(...), a mapping or None")
 
 
@@ -108,6 +109,20 @@ def apart(function: Callable[..., Any], *args: Any) -> Iterator[Any]:
     would keep every frame below it, and so the run that keeps the error.
     """
     yield function(*args)
+
+
+def ask(context: contextvars.Context, when: Callable[[StageInputs], Any], inputs: StageInputs) -> bool:
+    """Return what a condition says of a stage's inputs, in the context of the run.
+
+    Raises:
+        StageReturnTypeError: It is an async function in disguise.
+    """
+    answer = context.run(next, apart(when, inputs))
+    if inspect.iscoroutine(answer):
+        answer.close()
+        problem = f"its condition returned the coroutine {answer.__qualname__!r}"
+        raise StageReturnTypeError(problem, hint="a condition is a plain function of the stage's inputs")
+    return bool(answer)
 
 
 @disable_ki_protection

@@ -47,9 +47,17 @@ class StageFailure:
 
 def describe_error(error: BaseException) -> str:
     """Return the error's type and message, in one line; the place is where this is printed."""
-    told = error.describe() if isinstance(error, StageflowError) else str(error)
-    text = " ".join(told.split())
+    told = error.describe() if isinstance(error, StageflowError) else error
+    text = " ".join(safe_str(told).split())
     return f"{type(error).__qualname__}: {text}" if text else type(error).__qualname__
+
+
+def safe_str(value: object) -> str:
+    """Return `str(value)`, also of a user's object whose `__str__` raises."""
+    try:
+        return str(value)
+    except Exception as error:  # whatever it is, it must not take the run's place
+        return f"<{type(value).__qualname__} whose __str__ raised {type(error).__qualname__}>"
 
 
 @final

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import islice
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Self
@@ -10,12 +11,13 @@ import attrs
 
 from ._graph import Graph, compile_graph
 from ._output import StageOutput, StageReturn
-from ._policy import Trigger
+from ._policy import StageState, Trigger
 from ._spec import Condition, Dependencies, StageSpec, make_spec
-from ._validation import refuse, require_name
+from ._validation import count, refuse, require_name
+from .errors import PipelineValidationError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from ._stage import Runner, StageContext, StageKind
 
@@ -29,7 +31,7 @@ class _Table:
         self.specs = list(specs)
         self.positions = {spec.name: position for position, spec in enumerate(self.specs)}
         self.lock = Lock()
-        self.last_runner: object = None
+        self.last_runner: object = self  # which is no runner
 
 
 class PipelineDefinition:
@@ -108,12 +110,12 @@ class PipelineDefinition:
         Raises:
             PipelineValidationError: A duplicate name, or something that is no `StageSpec`.
         """
-        specs = tuple(specs)
-        for spec in specs:
+        read = tuple(specs) if isinstance(specs, Iterable) else (specs,)
+        for spec in read:
             if not isinstance(spec, StageSpec):
                 hint = "use parallel_stages(...), or with_stage for a single one"
                 refuse(f"with_stages takes stage specs, not {spec!r}", pipeline=self._name, hint=hint)
-        return self._append(specs)
+        return self._append(read)
 
     def compose(self, other: PipelineDefinition) -> Self:
         """Return the pipeline with the stages of `other` beside its own.
@@ -123,6 +125,7 @@ class PipelineDefinition:
         Raises:
             PipelineValidationError: Both have a stage of the same name.
         """
+        _require_pipeline(other, self._name)
         return self._append(other.stages)
 
     def subpipeline(self, name: str, pipeline: PipelineDefinition, dependencies: Dependencies = ()) -> Self:
@@ -130,14 +133,19 @@ class PipelineDefinition:
 
         Its stages become stages of this one, named `name/inner`; they know each other by their own names.
         Those without dependencies take `dependencies` for theirs, and see them in their inputs. The stage
-        `name` itself follows: its data maps each sink that gave an output, a stage that no other depends
-        on, to that stage's data. It is isolated where a sink did not end well, and skipped where all were.
+        `name` itself follows: its data maps each sink that ended OK, a stage on which no other depends, to
+        that stage's data. It is isolated where a sink did not end well, and skipped where all were.
 
         Raises:
             PipelineValidationError: A duplicate name, or the inner pipeline is invalid by itself.
         """
         require_name("stage name", name, pipeline=self._name)
-        pipeline.validate()
+        _require_pipeline(pipeline, self._name)
+        try:
+            pipeline.validate()
+        except PipelineValidationError as error:
+            error.problem += f" (it is the subpipeline {name!r} of {self._name!r})"
+            raise
         outer = make_spec(
             name,
             _collect_sinks,
@@ -184,8 +192,10 @@ class PipelineDefinition:
             taken: set[str] = set()
             for spec in specs:
                 if spec.name in positions or spec.name in taken:
-                    hint = "names are unique in a pipeline; rename one of the two"
-                    refuse("there is a stage of this name already", pipeline=self._name, stage=spec.name, hint=hint)
+                    hint = "rename one of the two"
+                    refuse(
+                        "the pipeline has a stage of this name already", pipeline=self._name, stage=spec.name, hint=hint
+                    )
                 taken.add(spec.name)
             start = len(table.specs)
             table.specs.extend(specs)
@@ -217,11 +227,16 @@ class PipelineDefinition:
 
     def __repr__(self) -> str:
         """Name it and count its stages."""
-        return f"<{type(self).__name__} {self._name!r}: {self._length} stages>"
+        return f"<{type(self).__name__} {self._name!r}: {count(self._length, 'stage')}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle as the name and a flat tuple of stages."""
         return _unpickle, (type(self), self._name, self.stages)
+
+
+def _require_pipeline(value: object, pipeline: str) -> None:
+    if not isinstance(value, PipelineDefinition):
+        refuse(f"it can only take in another pipeline, not {value!r}", pipeline=pipeline)
 
 
 def _unpickle(cls: type[PipelineDefinition], name: str, specs: tuple[StageSpec, ...]) -> PipelineDefinition:
@@ -239,5 +254,6 @@ def _move_into(container: str, spec: StageSpec, outer: tuple[str, ...]) -> Stage
 
 async def _collect_sinks(ctx: StageContext) -> StageReturn:
     outputs = ctx.inputs.outputs
-    found = {sink: outputs[sink].data for sink in ctx.config["sinks"] if sink in outputs}
+    ended_ok = [sink for sink in ctx.config["sinks"] if ctx.inputs.state(sink) is StageState.OK]
+    found = {sink: outputs[sink].data for sink in ended_ok}
     return StageOutput.ok(found) if found else StageOutput.skip("every sink was skipped")

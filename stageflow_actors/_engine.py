@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Final, final
 import trio
 from trio.lowlevel import Abort, current_task, enable_ki_protection
 
-from ._actor import Shutdown, apart, call_class, call_function, close_nurseries, run_special, split_cancelled, to_output
-from ._bag import Attempt, OutputBag, StageFailure, describe_error
+from ._actor import Shutdown, ask, call_class, call_function, close_nurseries, run_special, split_cancelled, to_output
+from ._bag import Attempt, OutputBag, StageFailure, describe_error, safe_str
 from ._freeze import freeze
 from ._output import StageOutput, StageStatus
 from ._policy import ABANDONED, CANCELLED, FAILED, OK, PENDING, RUNNING, SKIPPED, STATES, TOLD, Decision
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from ._graph import Graph
     from ._snapshot import ContextSnapshot, RunIdentity
+    from ._spec import Condition
     from .events import Event
 
 _logger: Final = logging.getLogger("stageflow_actors")
@@ -154,7 +155,7 @@ class Engine:
             if interrupted is not None and not isinstance(interrupted, trio.Cancelled):
                 raise interrupted
             if self.result.ended.ending is RunEnding.FAILED:
-                raise self.result.make_error()
+                raise self.result._make_error()  # noqa: SLF001 (the result's own)
             if interrupted is not None:
                 raise interrupted
         finally:
@@ -280,20 +281,32 @@ class Engine:
             self._end_stage(stage, bag.states[stage], reason)
         elif decision is Decision.SKIP:
             skipped = next(number for number in graph.dependencies[stage] if bag.states[number] == SKIPPED)
-            self._end_stage(stage, SKIPPED, f"dependency {graph.names[skipped]} skipped")
+            self._end_stage(stage, SKIPPED, f"dependency {graph.names[skipped]!r} was skipped")
         elif (when := graph.specs[stage].when) is None:
             return True
         else:
-            inputs = self._make_inputs(stage)
-            try:
-                # The context of whichever stage happened to finish last is none of the predicate's business.
-                if self._context.copy().run(next, apart(when, inputs)):
-                    return True
-                self._end_stage(stage, SKIPPED, f"not chosen by {_name_condition(when)}")
-            except BaseException as error:
-                self._fail(stage, error)
-            finally:
-                inputs._close()  # noqa: SLF001 (closed where it was made)
+            return self._ask(stage, when)
+        return False
+
+    def _ask(self, stage: int, when: Condition) -> bool:
+        """Return whether a stage's condition chooses it; where it does not, end the stage."""
+        # A predicate is user code: it may stop the run, and that must not decide this stage meanwhile.
+        self._bag.states[stage] = TOLD
+        inputs = self._make_inputs(stage)
+        try:
+            # The context of whichever stage happened to finish last is none of the predicate's business.
+            chosen = ask(self._context.copy(), when, inputs)
+        except BaseException as error:
+            self._fail(stage, error)
+            return False
+        finally:
+            inputs._close()  # noqa: SLF001 (closed where it was made)
+        if self._end is not None:
+            self._end_stage(stage, CANCELLED, "the run ended before it began")
+        elif not chosen:
+            self._end_stage(stage, SKIPPED, f"not chosen by {_name_condition(when)}")
+        else:
+            return True
         return False
 
     def _accept(self, stage: int) -> None:
@@ -472,9 +485,10 @@ class Engine:
 
     def _post_event(self, stage: str, attempt: int, event: object) -> None:
         """Pass on what a stage emits, from whichever thread it does."""
+        frozen = freeze(event, "event")
         if not self._listeners:
             return
-        made = StageEmitted(self.identity.run_id, self._at(), stage, attempt, freeze(event, "event"))
+        made = StageEmitted(self.identity.run_id, self._at(), stage, attempt, frozen)
         try:
             current_task()
         except RuntimeError:  # a worker thread
@@ -498,7 +512,7 @@ def _name_condition(when: Any) -> str:
 
 def _make_failed(output: StageOutput) -> StageFailedError:
     asked = ", and no restart is left" if output.status is StageStatus.RETRY else ""
-    error = StageFailedError(f"it returned {output.status.value}: {output.error}{asked}", output=output)
+    error = StageFailedError(f"it returned {output.status.value}: {safe_str(output.error)}{asked}", output=output)
     if isinstance(output.error, Exception):
         error.__cause__ = output.error
     return error

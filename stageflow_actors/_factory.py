@@ -10,7 +10,8 @@ from typing import Any, Final, final
 from ._pipeline import Pipeline
 from ._policy import Trigger
 from ._spec import StageSpec, parallel_stages
-from ._validation import nearest, refuse, require_name
+from ._validation import list_names, nearest, refuse, require_name
+from .errors import PipelineValidationError
 
 _STAGE_OPTIONS: Final = frozenset({"runner", "name", "kind", "config", "trigger", "timeout"})
 _WORKER_OPTIONS: Final = _STAGE_OPTIONS | {"keys"}
@@ -35,7 +36,9 @@ class ParallelPipelineFactory:
     """
 
     def __init__(self, runners: Mapping[str, Any] | None = None) -> None:
-        self._runners = runners
+        if runners is not None and not isinstance(runners, Mapping):
+            refuse(f"runners must be a mapping of name to runner, not {runners!r}")
+        self._runners = runners or {}
 
     def build(self, definition: Mapping[str, Any]) -> Pipeline:
         """Return the pipeline of a mapping, validated.
@@ -43,7 +46,11 @@ class ParallelPipelineFactory:
         Raises:
             PipelineValidationError: Something is missing, unknown or cannot be; the message says what.
         """
-        name = require_name("the name of a pipeline", definition.get("name"))
+        if not isinstance(definition, Mapping):
+            refuse(f"a definition must be a mapping, not {definition!r}")
+        if "name" not in definition:
+            refuse("the definition has no name", hint="begin it with name = 'report'")
+        name = require_name("the name of a pipeline", definition["name"])
         _refuse_unknown(definition, _SECTIONS, name, "section")
         if "workers" not in definition:
             refuse("it has no section 'workers'", pipeline=name, hint="say there what runs, and for which keys")
@@ -74,21 +81,25 @@ class ParallelPipelineFactory:
             definition = tomllib.loads(path.read_text(encoding="utf-8"))
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             refuse(f"{path} is not valid TOML: {error}")
-        return self.build(definition)
+        try:
+            return self.build(definition)
+        except PipelineValidationError as error:
+            error.problem += f" (in {path})"
+            raise
 
     def _read_section(self, section: str, value: Any, options: frozenset[str], pipeline: str) -> dict[str, Any]:
         """Return a section as a mapping whose runner is one."""
         read = dict(value) if isinstance(value, Mapping) else {"runner": value}
         _refuse_unknown(read, options, pipeline, f"option of {section!r}")
         if "runner" not in read:
-            refuse(f"section {section!r} has no runner", pipeline=pipeline)
+            hint = f"name one of the registry: {list_names(self._runners)}" if self._runners else "give it a runner"
+            refuse(f"section {section!r} has no runner", pipeline=pipeline, hint=hint)
         runner = read["runner"]
         if isinstance(runner, str):
-            known = self._runners or {}
-            if runner not in known:
-                hint = nearest(runner, known) or "pass it: ParallelPipelineFactory({'name': runner})"
+            if runner not in self._runners:
+                hint = nearest(runner, self._runners) or f"pass it: ParallelPipelineFactory({{{runner!r}: ...}})"
                 refuse(f"section {section!r}: no runner {runner!r} in the registry", pipeline=pipeline, hint=hint)
-            read["runner"] = known[runner]
+            read["runner"] = self._runners[runner]
         return read
 
 
@@ -116,15 +127,23 @@ def _make_workers(section: Mapping[str, Any], upstream: tuple[str, ...], pipelin
     if isinstance(keys, int) and not isinstance(keys, bool) and keys >= 0:
         keys = range(keys)
     if keys is None or isinstance(keys, (str, bytes)) or not isinstance(keys, Iterable):
-        hint = "give a list, a number, or a mapping of key to configuration"
-        refuse(f"the keys of its workers must be keys, not {keys!r}", pipeline=pipeline, hint=hint)
-    return parallel_stages(
-        section.get("name", "worker-{key}"),
-        section["runner"],
-        keys,
-        kind=section.get("kind"),
-        dependencies=upstream,
-        config=section.get("config"),
-        trigger=section.get("trigger", Trigger.ALL_SUCCESS),
-        timeout=section.get("timeout"),
-    )
+        problem = "section 'workers' has no keys" if keys is None else f"the keys of 'workers' cannot be {keys!r}"
+        hint = "give a list, a whole number, or a mapping of key to configuration"
+        refuse(problem, pipeline=pipeline, hint=hint)
+    try:
+        specs = parallel_stages(
+            section.get("name", "worker-{key}"),
+            section["runner"],
+            keys,
+            kind=section.get("kind"),
+            dependencies=upstream,
+            config=section.get("config"),
+            trigger=section.get("trigger", Trigger.ALL_SUCCESS),
+            timeout=section.get("timeout"),
+        )
+    except PipelineValidationError as error:
+        error.locate(pipeline=pipeline)
+        raise
+    if not specs and not upstream:
+        refuse("section 'workers' has no keys, and there is no source", pipeline=pipeline, hint="give at least one key")
+    return specs

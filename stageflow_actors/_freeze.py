@@ -7,6 +7,7 @@ that whoever made the value keeps no way into what was stored.
 
 from __future__ import annotations
 
+import copy
 import datetime as dt
 import decimal
 import enum
@@ -41,11 +42,21 @@ class FrozenDict(dict[_K, _V]):
 
     __slots__ = ()
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        dict.update(self, freeze(dict(*args, **kwargs)))
+    def __new__(cls, *args: Any, **kwargs: Any) -> FrozenDict[_K, _V]:
+        """Freeze what `dict` would be made of; here, as `__init__` could be called again."""
+        frozen = freeze(dict(*args, **kwargs))
+        assert isinstance(frozen, cls)
+        return frozen
+
+    def __init__(self, *_args: Any, **_kwargs: Any) -> None:
+        """Do nothing: it is made."""
 
     __setitem__ = __delitem__ = __ior__ = _refuse_change
     clear = pop = popitem = setdefault = update = _refuse_change
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        """Hash the items, where the values can be hashed."""
+        return hash(frozenset(self.items()))
 
     def __copy__(self) -> FrozenDict[_K, _V]:
         """Return itself: there is nothing to protect."""
@@ -90,7 +101,8 @@ def freeze(value: Any, where: str = "value") -> Any:
         return _freeze(value)
     except RecursionError:
         problem = f"{where} refers to itself, or is nested too deeply to be frozen"
-        raise NotFreezableError(problem, path=where) from None
+        hint = "give names or numbers of things instead of the things, or flatten it"
+        raise NotFreezableError(problem, path=where, hint=hint) from None
     except _UnfreezableError as error:
         path, reason = _find_culprit(value, where, error)
         raise NotFreezableError(
@@ -99,7 +111,7 @@ def freeze(value: Any, where: str = "value") -> Any:
 
 
 def freeze_mapping(value: Any, where: str) -> FrozenDict[str, Any]:
-    """Return the mapping `value` frozen; refuse anything that is no mapping or has keys that are no strings."""
+    """Return the mapping `value` frozen; refuse anything that is no mapping."""
     if value.__class__ is FrozenDict:
         return cast("FrozenDict[str, Any]", value)
     if not isinstance(value, Mapping):
@@ -116,6 +128,9 @@ def register_freezer(cls: type[_T], function: Callable[[_T], Any]) -> None:
         function: Called with a value on the trio thread; returns something that nobody can change.
             What it raises becomes the cause of a `NotFreezableError`.
     """
+    if not callable(function):
+        message = f"the freezer of {cls!r} must be a function, not {function!r}"
+        raise TypeError(message)
 
     def call(value: Any) -> Any:
         try:
@@ -152,6 +167,8 @@ def _freeze_other(value: Any) -> Any:
     numpy = sys.modules.get("numpy")
     if numpy is not None and isinstance(value, numpy.ndarray):
         return _freeze_array(numpy, value)
+    if numpy is not None and isinstance(value, numpy.void):
+        return _freeze_array(numpy, numpy.array(value))[()]
     return value
 
 
@@ -167,7 +184,12 @@ def _freeze_list(value: list[Any]) -> Any:
 
 @_freeze_other.register(AbstractSet)
 def _freeze_set(value: AbstractSet[Any]) -> Any:
-    return frozenset([_freeze(item) for item in value])
+    items = [_freeze(item) for item in value]
+    try:
+        return frozenset(items)
+    except TypeError as error:
+        message = f"frozen, one of its items cannot be in a set ({error})"
+        raise _UnfreezableError(message) from error
 
 
 @_freeze_other.register(bytearray)
@@ -205,7 +227,9 @@ def _freeze_array(numpy: Any, array: Any) -> Any:
         raise _UnfreezableError(message)
     if type(array.base) is bytes and not array.flags.writeable:
         return array
-    return numpy.ndarray(array.shape, array.dtype, array.tobytes())
+    # The names of a structured type's fields can be changed in place: the copy gets a type of its own.
+    dtype = array.dtype if array.dtype.names is None else copy.deepcopy(array.dtype)
+    return numpy.ndarray(array.shape, dtype, array.tobytes())
 
 
 def _children(value: Any, where: str) -> Iterator[tuple[str, Any]]:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from array import array
 from collections import deque
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final, final
 
 import attrs
 
 from ._stage import RunnerForm, bind_runner, inspect_runner
-from ._validation import nearest, refuse
+from ._validation import nearest, refuse, suggest
 from .errors import CycleDetectedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from ._spec import StageSpec
 
@@ -98,7 +99,7 @@ def _link(graph: Graph) -> None:
                     f"unknown dependency {name!r}",
                     pipeline=graph.pipeline,
                     stage=spec.name,
-                    hint=nearest(name, positions) or f"add a stage {name!r}, or remove the dependency",
+                    hint=nearest(name, positions) or "add a stage of this name, or remove the dependency",
                 )
             known[spec.dependencies] = numbers
         graph.dependencies.append(numbers)
@@ -131,9 +132,18 @@ def _check_acyclic(graph: Graph) -> None:
     around.reverse()
     start = around.index(min(around, key=graph.positions.__getitem__))
     cycle = (*around[start:], *around[:start], around[start])
-    hint = f"remove one of these dependencies; {cycle[1]!r} depends on {cycle[0]!r}"
-    problem = f"its stages wait for each other: {' -> '.join(cycle)}"
+    shown = cycle if len(cycle) <= 20 else (*cycle[:10], f"... {len(cycle) - 20:,} more ...", *cycle[-10:])
+    problem = f"its stages wait for each other: {' -> '.join(shown)}, where each needs the one before it"
+    hint = "remove one of these dependencies"
     raise CycleDetectedError(problem, cycle=cycle, pipeline=graph.pipeline, hint=hint)
+
+
+def _read_targets(pipeline: str, targets: object) -> list[str]:
+    if isinstance(targets, str):
+        return [targets]
+    if not isinstance(targets, Iterable):
+        refuse(f"targets must be names of stages, not {targets!r}", pipeline=pipeline)
+    return list(targets)
 
 
 def narrow(graph: Graph, targets: Iterable[str] | None, overridden: Collection[str]) -> Graph:
@@ -147,13 +157,14 @@ def narrow(graph: Graph, targets: Iterable[str] | None, overridden: Collection[s
     Raises:
         PipelineValidationError: A name is unknown, or `targets` names no stage.
     """
-    names = list(graph.names) if targets is None else [targets] if isinstance(targets, str) else list(targets)
+    names = list(graph.names) if targets is None else _read_targets(graph.pipeline, targets)
     if not names:
         refuse("targets names no stage", pipeline=graph.pipeline, hint="name at least one, or leave it out")
     for what, given in (("target", names), ("override", overridden)):
         for name in given:
-            if name not in graph.positions:
-                refuse(f"unknown {what} {name!r}", pipeline=graph.pipeline, hint=nearest(name, graph.positions))
+            if not isinstance(name, str) or name not in graph.positions:
+                hint = suggest(name, graph.positions, "its stages are")
+                refuse(f"unknown {what} {name!r}", pipeline=graph.pipeline, hint=hint)
     if targets is None and not overridden:
         return graph
     wanted: set[str] = set()

@@ -29,10 +29,20 @@ def _freeze_data(value: Mapping[str, Any]) -> FrozenDict[str, Any]:
     return freeze_mapping(value, "data")
 
 
+def _read_status(value: StageStatus | str) -> StageStatus:
+    if value.__class__ is StageStatus:
+        return value
+    try:
+        return StageStatus(value)
+    except ValueError:
+        message = f"status must be one of {', '.join(StageStatus)}, not {value!r}; use StageOutput.ok(...) and its kin"
+        raise ValueError(message) from None
+
+
 def _merge(data: Mapping[str, Any] | None, fields: dict[str, Any]) -> Mapping[str, Any]:
-    if not fields:
-        return _EMPTY if data is None else data
-    return {**data, **fields} if data else fields
+    if data is None:
+        return fields or _EMPTY
+    return {**_freeze_data(data), **fields} if fields else data
 
 
 @final
@@ -43,7 +53,7 @@ class StageOutput:
     The data is copied and frozen when the output is made, so that its producer keeps no way into it.
     """
 
-    status: StageStatus
+    status: StageStatus = attrs.field(converter=_read_status)
     data: Mapping[str, Any] = attrs.field(default=_EMPTY, converter=_freeze_data)
     """What the stage produced: a frozen dict."""
     error: str | Exception | None = None
@@ -61,12 +71,12 @@ class StageOutput:
     @classmethod
     def skip(cls, reason: str = "", data: Mapping[str, Any] | None = None) -> StageOutput:
         """Say that there was nothing to do. Stages that need this one are skipped too, by their triggers."""
-        return cls(StageStatus.SKIP, _merge(data, {}), reason=reason)
+        return cls(StageStatus.SKIP, _merge(data, {}), reason=str(reason))
 
     @classmethod
     def cancel(cls, reason: str = "", data: Mapping[str, Any] | None = None) -> StageOutput:
         """End the whole run without an error: this stage and the unfinished ones are cancelled."""
-        return cls(StageStatus.CANCEL, _merge(data, {}), reason=reason)
+        return cls(StageStatus.CANCEL, _merge(data, {}), reason=str(reason))
 
     @classmethod
     def fail(cls, error: str | Exception, data: Mapping[str, Any] | None = None) -> StageOutput:
@@ -80,7 +90,14 @@ class StageOutput:
 
     @classmethod
     def route(cls, label: str, data: Mapping[str, Any] | None = None, /, **fields: Any) -> StageOutput:
-        """Succeed and choose the stages whose `when=route(this_stage, label)` names the label."""
+        """Succeed and choose the stages whose `when=route(this_stage, label)` names the label.
+
+        Raises:
+            TypeError: The label is no string, or empty.
+        """
+        if not isinstance(label, str) or not label:
+            message = f"label must be a non-empty string, not {label!r}"
+            raise TypeError(message)
         return cls(_OK, _merge(data, fields), label=label)
 
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from enum import StrEnum
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, final
 
 import attrs
 
+from ._bag import describe_error
 from ._output import StageOutput, StageStatus
 from ._policy import OK, SKIPPED, StageState
-from ._validation import nearest
+from ._validation import count, suggest
 from .errors import NoOutputError, PipelineFailedError
 
 if TYPE_CHECKING:
@@ -96,9 +98,9 @@ class RunResult(Mapping[str, StageOutput]):
         self._identity = identity
         self._ended = ended
         self._ledger = ledger
-        self._states: dict[str, StageState] | None = None
-        self._failures: dict[str, StageFailure] | None = None
-        self._timings: dict[str, StageTiming] | None = None
+        self._states: Mapping[str, StageState] | None = None
+        self._failures: Mapping[str, StageFailure] | None = None
+        self._timings: Mapping[str, StageTiming] | None = None
 
     @property
     def pipeline(self) -> str:
@@ -131,7 +133,7 @@ class RunResult(Mapping[str, StageOutput]):
         """The state of every stage of the run, in the order of the pipeline."""
         if self._states is None:
             state = self._bag.state
-            self._states = {name: state(position) for position, name in enumerate(self._graph.names)}
+            self._states = MappingProxyType({name: state(position) for position, name in enumerate(self._graph.names)})
         return self._states
 
     @property
@@ -139,7 +141,9 @@ class RunResult(Mapping[str, StageOutput]):
         """The stages that are `FAILED` or `ABANDONED`, in the order of the pipeline."""
         if self._failures is None:
             names = self._graph.names
-            self._failures = {names[position]: failure for position, failure in sorted(self._bag.failures.items())}
+            self._failures = MappingProxyType(
+                {names[position]: failure for position, failure in sorted(self._bag.failures.items())}
+            )
         return self._failures
 
     @property
@@ -147,11 +151,13 @@ class RunResult(Mapping[str, StageOutput]):
         """When each stage ran that did run."""
         if self._timings is None:
             bag = self._bag
-            self._timings = {
-                name: StageTiming(start - bag.began, end - bag.began)
-                for name, start, end in zip(self._graph.names, bag.started, bag.ended, strict=True)
-                if end >= start  # both are nan for a stage that never ran
-            }
+            self._timings = MappingProxyType(
+                {
+                    name: StageTiming(start - bag.began, end - bag.began)
+                    for name, start, end in zip(self._graph.names, bag.started, bag.ended, strict=True)
+                    if end >= start  # both are nan for a stage that never ran
+                }
+            )
         return self._timings
 
     @property
@@ -217,9 +223,9 @@ class RunResult(Mapping[str, StageOutput]):
             PipelineFailedError: With the errors of all failed stages.
         """
         if self.failures:
-            raise self.make_error()
+            raise self._make_error()
 
-    def make_error(self) -> PipelineFailedError:
+    def _make_error(self) -> PipelineFailedError:
         """Return the error of a run in which stages failed, its cause being the group of their errors."""
         failures = list(self.failures.values())
         first = failures[0]
@@ -279,7 +285,7 @@ class RunResult(Mapping[str, StageOutput]):
         lines = [f"pipeline {self.pipeline!r}: {self._ended}"]
         lines.append("  " + ", ".join(f"{counts[state]} {state.value}" for state in StageState if counts[state]))
         if ran and self.duration > 0:
-            lines.append(f"  {ran} stages ran in {self.duration:.3f} s, {ran / self.duration:,.0f} stages/s")
+            lines.append(f"  {count(ran, 'stage')} ran in {self.duration:.3f} s, {ran / self.duration:,.0f} stages/s")
         shown = 10
         lines.extend(
             f"  {self.states[failure.stage].value} {failure.stage!r}: {failure}"
@@ -289,17 +295,21 @@ class RunResult(Mapping[str, StageOutput]):
             lines.append(f"  and {len(self.failures) - shown} failures more: see .failures")
         return "\n".join(lines)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle what it was made of."""
+        return RunResult, (self._graph, self._bag, self._identity, self._ended, self._ledger)
+
     def _position(self, stage: str) -> int:
         position = self._graph.positions.get(stage)
         if position is None:
-            hint = nearest(stage, self._graph.positions)
+            hint = suggest(stage, self._graph.positions, "its stages are")
             raise NoOutputError(f"there is no stage {stage!r} in this run", pipeline=self.pipeline, hint=hint)
         return position
 
     def _no_output(self, stage: str) -> NoOutputError:
         state = self.states[stage]
         why = self._bag.explain(self._position(stage))
-        problem = f"it is not ok but {why}" if stage in self else f"it gave no output: it is {why}"
+        problem = f"it is not ok but {why}" if stage in self else f"it has no output: {why}"
         chain = " -> ".join(self.cause_chain(stage)[1:]) if state is StageState.ISOLATED else ""
         hint = f"the cause is {chain}" if chain.count("->") else None
         return NoOutputError(problem, pipeline=self.pipeline, stage=stage, hint=hint)
@@ -313,7 +323,7 @@ def _failure_to_dict(failure: StageFailure) -> dict[str, Any]:
                 "number": attempt.number,
                 "started": attempt.started,
                 "ended": attempt.ended,
-                "error": None if attempt.error is None else repr(attempt.error),
+                "error": None if attempt.error is None else describe_error(attempt.error),
             }
             for attempt in failure.attempts
         ],

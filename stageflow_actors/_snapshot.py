@@ -100,6 +100,9 @@ class ContextSnapshot(Generic[_E]):
         Raises:
             TypeError: `plain` has a key that no snapshot has.
         """
+        if not isinstance(plain, Mapping):
+            message = f"a snapshot is made of a mapping, not {plain!r}"
+            raise TypeError(message)
         fields = dict(plain)
         run_id, created_at = fields.pop("run_id", None), fields.pop("created_at", None)
         if run_id is not None and created_at is not None:
@@ -121,5 +124,5 @@ def _to_json(value: Any, path: str) -> Any:
         return {key: _to_json(item, f"{path}[{key!r}]") for key, item in value.items()}
     elif type(value) in (tuple, list):
         return [_to_json(item, f"{path}[{position}]") for position, item in enumerate(value)]
-    message = f"{path} is {value!r}, a {type(value).__qualname__}, which JSON cannot carry back"
+    message = f"{path} is {value!r}, of type {type(value).__qualname__}, which JSON cannot carry back"
     raise NotJSONError(message, path=path)

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import string
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, TypeAlias, final
+from functools import partial
+from typing import Any, TypeAlias, final
 
 import attrs
 
 from ._freeze import FrozenDict, freeze_mapping
 from ._policy import Trigger
 from ._stage import Runner, StageInputs, StageKind, inspect_runner
-from ._validation import refuse, require_name, require_seconds
+from ._validation import nearest, refuse, require_name, require_seconds
 from .errors import NotFreezableError
-
-if TYPE_CHECKING:
-    from functools import partial
 
 NO_CONFIG: FrozenDict[str, Any] = FrozenDict()
 
@@ -30,8 +29,9 @@ class Route:
     labels: tuple[str, ...]
 
     def __call__(self, inputs: StageInputs) -> bool:
-        """Return whether the router chose one of the labels."""
-        return inputs.output(self.router).label in self.labels
+        """Return whether the router chose one of the labels; one that gave no output chose none."""
+        output = inputs.outputs.get(self.router)
+        return output is not None and output.label in self.labels
 
     def __str__(self) -> str:
         """Return it as it was written."""
@@ -44,12 +44,16 @@ Condition: TypeAlias = Route | Callable[[StageInputs], bool]
 def route(router: str, *labels: str) -> Route:
     """Return the condition `when=` that a router, a declared dependency, chose one of `labels`.
 
-    A router that gave no output, with `ALL_DONE` for a trigger, makes the stage fail.
+    A router that gave no output chose none.
     """
     require_name("router", router)
     if not labels:
         refuse(f"route({router!r}) needs at least one label", hint=f"write route({router!r}, 'label')")
-    return Route(router, tuple(require_name("label", label) for label in labels))
+    for label in labels:
+        if not isinstance(label, str) or not label:
+            hint = f"give labels one by one: route({router!r}, 'x', 'y')"
+            refuse(f"label must be a non-empty string, not {label!r}", hint=hint)
+    return Route(router, labels)
 
 
 @final
@@ -128,8 +132,8 @@ def make_spec(
     return StageSpec(name, runner, kind, names, frozen, when, trigger, timeout)
 
 
-def _innermost(runner: Runner | partial[Any]) -> Any:
-    while hasattr(runner, "func"):
+def _innermost(runner: Any) -> Any:
+    while isinstance(runner, partial):
         runner = runner.func
     return runner
 
@@ -138,27 +142,28 @@ def _read_enum(enum: type[Any], what: str, value: object, pipeline: str | None, 
     try:
         return enum(value)
     except ValueError:
-        choices = ", ".join(f"{enum.__name__}.{member.name}" for member in enum)
-        refuse(f"{what} must be one of {choices}, not {value!r}", pipeline=pipeline, stage=stage)
+        choices = [member.value for member in enum]
+        hint = nearest(str(value).lower(), choices)
+        refuse(f"{what} must be one of {', '.join(choices)}, not {value!r}", pipeline=pipeline, stage=stage, hint=hint)
 
 
-def _name_dependencies(stage: str, dependencies: Dependencies, pipeline: str | None) -> tuple[str, ...]:
+def _name_dependencies(stage: str | None, dependencies: Dependencies, pipeline: str | None) -> tuple[str, ...]:
+    hint = "give a stage's name, or an iterable of names"
     if dependencies.__class__ is str:
         dependencies = (dependencies,)
     elif isinstance(dependencies, StageSpec):
         dependencies = (dependencies.name,)
-    elif not isinstance(dependencies, Iterable):
-        hint = "give a stage's name, or an iterable of names"
+    elif not isinstance(dependencies, Iterable) or isinstance(dependencies, bytes):
         refuse(f"dependencies must be names, not {dependencies!r}", pipeline=pipeline, stage=stage, hint=hint)
     names = tuple([item.name if isinstance(item, StageSpec) else item for item in dependencies])
     for name in names:
         if not isinstance(name, str) or not name:
-            refuse(f"dependencies must be names of stages, not {name!r}", pipeline=pipeline, stage=stage)
+            refuse(f"dependencies must be names of stages, not {name!r}", pipeline=pipeline, stage=stage, hint=hint)
     if stage in names:
         refuse(f"{stage!r} depends on itself", pipeline=pipeline, stage=stage, hint="remove it from its dependencies")
     if len(names) > 1 and len(set(names)) < len(names):
         twice = next(name for position, name in enumerate(names) if name in names[:position])
-        refuse(f"dependency {twice!r} is named twice", pipeline=pipeline, stage=stage)
+        refuse(f"dependency {twice!r} is named twice", pipeline=pipeline, stage=stage, hint="remove one of the two")
     return names
 
 
@@ -166,6 +171,9 @@ def _check_condition(stage: str, when: object, names: tuple[str, ...], pipeline:
     if isinstance(when, Route) and when.router not in names:
         hint = f"add {when.router!r} to its dependencies"
         refuse(f"when={when} names a router that is no dependency", pipeline=pipeline, stage=stage, hint=hint)
+    if inspect.iscoroutinefunction(when):
+        hint = "a condition is a plain function of the stage's inputs; what has to wait is a stage"
+        refuse(f"when is the async function {when!r}", pipeline=pipeline, stage=stage, hint=hint)
     if not callable(when):
         hint = "use route('router', 'label') or a function of the stage's inputs"
         refuse(f"when must be a route or a predicate, not {when!r}", pipeline=pipeline, stage=stage, hint=hint)
@@ -200,23 +208,55 @@ def parallel_stages(
     Raises:
         PipelineValidationError: Two keys give the same name, or something that `with_stage` refuses.
     """
-    fields = [field for _, field, _, _ in string.Formatter().parse(str(template)) if field is not None]
-    if not isinstance(template, str) or not fields or any(re.split(r"[.\[]", field)[0] != "key" for field in fields):
-        refuse(f"the template of the names must be a string with {{key}} in it, not {template!r}")
+    _check_template(template)
     inspect_runner(runner)
+    if isinstance(keys, (str, bytes)) or not isinstance(keys, Iterable):
+        hint = "for numbered stages give range(n), for a single one use with_stage"
+        refuse(f"keys must be an iterable of keys or a mapping of key to configuration, not {keys!r}", hint=hint)
+    if config is not None and not isinstance(config, Mapping):
+        refuse(f"config must be a mapping, not {config!r}")
     own: Mapping[Any, Any] = keys if isinstance(keys, Mapping) else {}
-    names = _name_dependencies("", dependencies, None)
+    names = _name_dependencies(None, dependencies, None)
     specs: dict[str, StageSpec] = {}
     for key in keys:
-        name = template.format(key=key)
+        name = _fill_template(template, key)
         if name in specs:
             first = specs[name].config["key"]
             refuse(f"the keys {first!r} and {key!r} give two stages the name {name!r}", hint="make the keys distinct")
-        extra = own.get(key) or {}
-        if not isinstance(extra, Mapping):
-            refuse(f"the configuration of key {key!r} must be a mapping, not {extra!r}", stage=name)
-        merged = {"key": key, **(config or {}), **extra}
+        merged = _merge_config(name, key, config, own.get(key))
         specs[name] = make_spec(
             name, runner, kind, names, config=merged, when=when, trigger=trigger, timeout=timeout, inspected=True
         )
     return tuple(specs.values())
+
+
+def _check_template(template: object) -> None:
+    hint = "write it as 'score-{key}'"
+    if not isinstance(template, str):
+        refuse(f"the template of the names must be a string, not {template!r}", hint=hint)
+    try:
+        fields = [field for _, field, _, _ in string.Formatter().parse(template) if field is not None]
+    except ValueError as error:
+        refuse(f"the template {template!r} cannot be used for names: {error}", hint=hint)
+    if not fields or any(re.split(r"[.\[]", field)[0] != "key" for field in fields):
+        refuse(
+            f"the template of the names must have {{key}} in it and nothing else in braces, not {template!r}", hint=hint
+        )
+
+
+def _fill_template(template: str, key: object) -> str:
+    try:
+        return template.format(key=key)
+    except (ValueError, LookupError, AttributeError, TypeError) as error:
+        refuse(f"the template {template!r} does not fit the key {key!r}: {error}")
+
+
+def _merge_config(name: str, key: object, shared: Mapping[str, Any] | None, own: object) -> dict[str, Any]:
+    if own is None:
+        own = NO_CONFIG
+    if not isinstance(own, Mapping):
+        refuse(f"the configuration of key {key!r} must be a mapping, not {own!r}", stage=name)
+    if "key" in own or (shared is not None and "key" in shared):
+        hint = "there a stage finds its own key, so rename yours"
+        refuse(f"the configuration of key {key!r} has an entry 'key'", stage=name, hint=hint)
+    return {"key": key, **(shared or {}), **own}

@@ -13,7 +13,7 @@ import attrs
 
 from ._output import StageReturn
 from ._policy import STATES, StageState
-from ._validation import nearest, refuse
+from ._validation import list_names, nearest, refuse
 from .errors import MissingKeyError, NoOutputError, UndeclaredDependencyError
 
 if TYPE_CHECKING:
@@ -69,30 +69,50 @@ def inspect_runner(runner: Any, *, pipeline: str | None = None, stage: str | Non
         target = target.func
     if inspect.iscoroutine(target):
         target.close()
-        refuse(
-            f"runner is the coroutine {target!r}", pipeline=pipeline, stage=stage, hint="pass the function, uncalled"
-        )
+        name = target.__qualname__
+        hint = f"pass the function itself: {name}, not {name}()"
+        refuse(f"runner is a coroutine of {name!r}, already called", pipeline=pipeline, stage=stage, hint=hint)
     if isinstance(target, type):
         execute = getattr(target, "execute", None)
         if not callable(execute):
             problem = f"runner {target.__qualname__} is a class without an execute method"
             refuse(problem, pipeline=pipeline, stage=stage, hint="define `async def execute(self, ctx)`")
+        if inspect.isabstract(target) or getattr(target, "_is_protocol", False):
+            problem = f"runner {target.__qualname__} is an abstract class"
+            refuse(problem, pipeline=pipeline, stage=stage, hint="pass a class that can be instantiated")
+        _check_call(runner, (), pipeline, stage, "pass what it needs: functools.partial(cls, name=value)")
         managed = hasattr(target, "__aenter__") and hasattr(target, "__aexit__")
         return RunnerForm(is_class=True, is_async=_is_async(execute, pipeline, stage), is_managed=managed)
     execute = getattr(target, "execute", None)
-    if callable(execute):
-        return RunnerForm(is_class=False, is_async=_is_async(execute, pipeline, stage), is_managed=False)
-    if not callable(target):
+    function = execute if callable(execute) else runner
+    if not callable(function):
         hint = "pass a stage class, an instance of one, or a function of the stage's context"
         refuse(f"runner {runner!r} cannot run a stage", pipeline=pipeline, stage=stage, hint=hint)
-    return RunnerForm(is_class=False, is_async=_is_async(target, pipeline, stage), is_managed=False)
+    _check_call(function, (None,), pipeline, stage, "a stage takes its context, and nothing else that has no default")
+    return RunnerForm(is_class=False, is_async=_is_async(function, pipeline, stage), is_managed=False)
+
+
+def _check_call(function: Any, arguments: tuple[Any, ...], pipeline: str | None, stage: str | None, hint: str) -> None:
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        return  # some callables written in C have none
+    try:
+        signature.bind(*arguments)
+    except TypeError as error:
+        name = getattr(function, "__qualname__", None) or repr(function)
+        refuse(f"runner {name}{signature} cannot be called: {error}", pipeline=pipeline, stage=stage, hint=hint)
 
 
 def _is_async(function: Any, pipeline: str | None, stage: str | None) -> bool:
-    if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
-        problem = f"runner {function.__qualname__} is a generator: a stage replies once"
-        refuse(problem, pipeline=pipeline, stage=stage, hint="return the output instead of yielding it")
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
+    while isinstance(function, partial):
+        function = function.func
+    candidates = (function, type(function).__call__)
+    if any(inspect.isasyncgenfunction(one) or inspect.isgeneratorfunction(one) for one in candidates):
+        name = getattr(function, "__qualname__", None) or repr(function)
+        hint = "return the output instead of yielding it"
+        refuse(f"runner {name} is a generator: a stage replies once", pipeline=pipeline, stage=stage, hint=hint)
+    return any(inspect.iscoroutinefunction(one) for one in candidates)
 
 
 def bind_runner(runner: Any, form: RunnerForm) -> Callable[..., Any]:
@@ -131,7 +151,7 @@ class StageInputs:
         if output is None:
             why = bag.explain(number)
             hint = "get_from(..., default) does without it, state(...) tells"
-            raise NoOutputError(f"dependency {stage!r} gave no output: it is {why}", stage=self._stage, hint=hint)
+            raise NoOutputError(f"dependency {stage!r} has no output: {why}", stage=self._stage, hint=hint)
         return output
 
     def get_from(self, stage: str, key: str, default: Any = None) -> Any:
@@ -154,7 +174,7 @@ class StageInputs:
         """
         data = self.output(stage).data
         if key not in data:
-            problem = f"the output of {stage!r} has no key {key!r}, only {sorted(data)}"
+            problem = f"the output of {stage!r} has no key {key!r}, only {list_names(data) or 'no data at all'}"
             raise MissingKeyError(problem, stage=self._stage, hint=nearest(key, data))
         return data[key]
 

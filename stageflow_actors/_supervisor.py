@@ -10,6 +10,7 @@ import trio
 from trio.lowlevel import enable_ki_protection
 
 from ._actor import split_cancelled
+from ._definition import PipelineDefinition
 from ._engine import Engine
 from ._graph import narrow
 from ._output import StageOutput, StageStatus
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
     from types import TracebackType
 
-    from ._definition import PipelineDefinition
     from ._result import RunResult
 
 _NO_OVERRIDES: Final[Mapping[str, StageOutput]] = {}
@@ -150,10 +150,14 @@ class Supervisor:
         """Check everything that can be checked before anything starts."""
         if self._nursery is None or self._closed:
             done = "has been left" if self._closed else "is not open"
-            message = f"pipeline {pipeline.name!r}: the supervisor {done}; run inside `async with Supervisor() as …`"
+            message = f"the supervisor {done}; run pipelines inside `async with Supervisor() as supervisor:`"
             raise RuntimeError(message)
+        if not isinstance(pipeline, PipelineDefinition):
+            refuse(f"pipeline must be a Pipeline, not {pipeline!r}", hint="build one: Pipeline('name').with_stage(...)")
         graph = pipeline._compile()  # noqa: SLF001 (the compiled graph is the runtime's affair, not users')
         given = _NO_OVERRIDES
+        if overrides is not None and not isinstance(overrides, Mapping):
+            refuse(f"overrides must be a mapping of stage to output, not {overrides!r}", pipeline=pipeline.name)
         if overrides is not None:
             given = {name: _read_override(pipeline.name, name, value) for name, value in overrides.items()}
         if targets is not None or given:
@@ -241,7 +245,7 @@ class Supervisor:
 
     def _raise_unobserved(self) -> None:
         errors = [
-            run.partial().make_error()
+            run.partial()._make_error()  # noqa: SLF001 (the result's own)
             for run in self._unobserved
             if not run._observed  # noqa: SLF001
         ]

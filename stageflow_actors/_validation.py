@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from difflib import get_close_matches
+from itertools import islice
 from typing import TYPE_CHECKING, NoReturn
 
 from .errors import PipelineValidationError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
+
+
+_TOO_LONG = 1e15
+"""Seconds; past it clocks lose their fractions."""
+
+_LOOKED_AT = 10_000
+"""How many names `nearest` compares, so that an error in a huge pipeline does not stall whoever waits."""
 
 
 def refuse(problem: str, *, pipeline: str | None = None, stage: str | None = None, hint: str | None = None) -> NoReturn:
@@ -26,7 +33,7 @@ def require_name(what: str, value: object, *, pipeline: str | None = None) -> st
 
 def require_seconds(what: str, value: object, *, pipeline: str | None = None, stage: str | None = None) -> float:
     """Return `value` if it is a positive, finite number of seconds."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value <= 0:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < _TOO_LONG:
         refuse(f"{what} must be a positive number of seconds, not {value!r}", pipeline=pipeline, stage=stage)
     return value
 
@@ -38,7 +45,26 @@ def require_count(what: str, value: object) -> int:
     return value
 
 
+def count(number: int, noun: str) -> str:
+    """Return `1 stage` or `2 stages`."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def list_names(names: Iterable[object]) -> str:
+    """Return the names for an error's message, no more than ten."""
+    told = [repr(name) for name in names]
+    more = f" and {len(told) - 10:,} more" if len(told) > 10 else ""
+    return ", ".join(told[:10]) + more
+
+
+def suggest(name: object, known: Collection[str], what: str) -> str:
+    """Return the hint for an unknown name: the nearest known one, or what there is."""
+    return nearest(name, known) or f"{what} {list_names(known)}"
+
+
 def nearest(name: object, known: Iterable[str]) -> str | None:
     """Return `did you mean 'x'?` for the known name nearest to `name`, or None where none is near."""
-    found = get_close_matches(str(name), list(known), n=1)
+    wanted = str(name)
+    near = (other for other in map(str, known) if abs(len(other) - len(wanted)) <= 3)
+    found = get_close_matches(wanted, islice(near, _LOOKED_AT), n=1)
     return f"did you mean {found[0]!r}?" if found else None

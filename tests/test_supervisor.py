@@ -78,7 +78,7 @@ def raises(error):
         (
             returns(42),
             STATE.FAILED,
-            "StageReturnTypeError: it returned 42, a int; return StageOutput.ok(...), a mapping or None",
+            "StageReturnTypeError: it returned 42, of type int; return StageOutput.ok(...), a mapping or None",
         ),
     ],
 )
@@ -293,7 +293,7 @@ async def test_routing_runs_the_chosen_branch():
         "join": "ok",
     }
     assert result.reason("right") == "not chosen by route('router', 'right', 'wrong')"
-    assert result.reason("below-right") == "dependency right skipped"
+    assert result.reason("below-right") == "dependency 'right' was skipped"
     assert result.ledger.accepted == 3
 
 
@@ -320,7 +320,7 @@ async def test_a_predicate_that_raises_fails_its_stage(keep_going):
     assert result.states["b"] is STATE.FAILED
     assert result.states["c"] is STATE.ISOLATED
     assert result.failures["b"].attempts == ()
-    assert "has no key 'missing', only ['present']" in str(result.failures["b"].error)
+    assert "has no key 'missing', only 'present'" in str(result.failures["b"].error)
     assert result.ledger.balanced
 
 
@@ -1067,3 +1067,129 @@ async def test_a_nursery_may_be_opened_on_entering_and_closed_on_leaving(autojum
 
     result = await Pipeline("p").with_stage("s", Holder).with_stage("t", Holder, timeout=5).run()
     assert result.ok
+
+
+# What users' code may do at awkward moments
+
+
+@pytest.mark.parametrize("answer", [True, False, "raise"])
+async def test_a_predicate_that_cancels_the_run(answer):
+    def when(inputs):
+        run.cancel("by the predicate")
+        if answer == "raise":
+            raise ValueError("boom")
+        return answer
+
+    pipeline = (
+        Pipeline("p")
+        .with_stage("a", nothing)
+        .with_stage("b", nothing, dependencies="a", when=when)
+        .with_stage("c", nothing, dependencies="b")
+    )
+    async with Supervisor() as supervisor:
+        run = supervisor.start(pipeline)
+        async with run.events() as stream:
+            ended = [event.stage async for event in stream if type(event).__name__ == "StageEnded"]
+        result = await run.result()
+    assert sorted(ended) == ["a", "b", "c"]
+    assert result.states["b"] is (STATE.FAILED if answer == "raise" else STATE.CANCELLED)
+    assert result.states["c"] is STATE.CANCELLED
+    assert result.ledger.balanced
+    assert result.ledger.accepted == 1
+
+
+class UnspeakableError(Exception):
+    def __str__(self):
+        raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("runner", [raises(UnspeakableError()), returns(StageOutput.fail(UnspeakableError()))])
+async def test_an_error_that_cannot_be_printed_fails_its_stage_alone(runner):
+    pipeline = Pipeline("p").with_stage("bad", runner).with_stage("good", nothing)
+    result = await pipeline.run(continue_on_failure=True)
+    assert result.states == {"bad": STATE.FAILED, "good": STATE.OK}
+    assert "whose __str__ raised ZeroDivisionError" in result.reason("bad")
+
+
+async def test_a_condition_that_hides_a_coroutine_fails_its_stage():
+    def hidden(inputs):
+        return nothing(inputs)
+
+    pipeline = Pipeline("p").with_stage("a", nothing).with_stage("b", nothing, dependencies="a", when=hidden)
+    result = await pipeline.run(continue_on_failure=True)
+    assert result.reason("b") == (
+        "StageReturnTypeError: its condition returned the coroutine 'nothing'; "
+        "a condition is a plain function of the stage's inputs"
+    )
+
+
+async def test_a_router_that_was_skipped_chose_nothing():
+    pipeline = (
+        Pipeline("p")
+        .with_stage("router", returns(StageOutput.skip("no need")))
+        .with_stage("a", nothing, dependencies="router", when=route("router", "a"), trigger=Trigger.NONE_FAILED)
+    )
+    result = await pipeline.run()
+    assert result.states["a"] is STATE.SKIPPED
+
+
+@pytest.mark.parametrize("listening", [False, True])
+async def test_emitting_what_cannot_be_frozen_fails_whether_or_not_anybody_listens(listening):
+    async def emits(ctx):
+        cyclic = []
+        cyclic.append(cyclic)
+        ctx.emit(cyclic)
+
+    async with Supervisor() as supervisor:
+        run = supervisor.start(Pipeline("p").with_stage("s", emits), continue_on_failure=True)
+        stream = run.events() if listening else None
+        result = await run.result()
+        if stream:
+            async with stream:
+                pass
+    assert result.states["s"] is STATE.FAILED
+
+
+@pytest.mark.parametrize("value", ["pipeline", None, nothing])
+async def test_running_what_is_no_pipeline(value):
+    async with Supervisor() as supervisor:
+        with pytest.raises(PipelineValidationError, match="pipeline must be a Pipeline, not"):
+            await supervisor.run(value)
+
+
+async def test_a_subpipeline_that_fails_isolates_what_needs_it():
+    inner = Pipeline("inner").with_stage("a", nothing).with_stage("b", raises(ValueError("boom")), dependencies="a")
+    pipeline = (
+        Pipeline("p")
+        .with_stage("source", returns({"n": 1}))
+        .subpipeline("sub", inner, "source")
+        .with_stage("after", nothing, dependencies="sub")
+    )
+    result = await pipeline.run(continue_on_failure=True)
+    assert result.cause_chain("after") == ("after", "sub", "sub/b")
+
+
+async def test_a_subpipeline_sees_what_it_depends_on_and_gives_its_sinks():
+    async def first(ctx):
+        return {"n": ctx.inputs.get_from("source", "n") + 1}
+
+    async def second(ctx):
+        return {"n": ctx.inputs.get_from("first", "n") * 10}
+
+    inner = Pipeline("inner").with_stage("first", first).with_stage("second", second, dependencies="first")
+    pipeline = (
+        Pipeline("p")
+        .with_stage("source", returns({"n": 1}))
+        .subpipeline("sub", inner, "source")
+        .with_stage("after", returns(None), dependencies="sub")
+    )
+    result = await pipeline.run()
+    assert result.data("sub") == {"second": {"n": 20}}
+    assert list(result.states) == ["source", "sub/first", "sub/second", "sub", "after"]
+
+
+async def test_a_subpipeline_below_a_skipped_stage_is_skipped():
+    inner = Pipeline("inner").with_stage("a", nothing)
+    pipeline = Pipeline("p").with_stage("source", returns(StageOutput.skip("no"))).subpipeline("sub", inner, "source")
+    result = await pipeline.run()
+    assert set(result.states.values()) == {STATE.SKIPPED}
