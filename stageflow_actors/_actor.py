@@ -5,67 +5,28 @@ Errors come out as the user's code raised them; what they mean for the run is de
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 import logging
 import reprlib
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final, cast, final
+from typing import TYPE_CHECKING, Any, Final, final
 
-import outcome
 import trio
 from trio.lowlevel import Task, current_task, disable_ki_protection
 
-from ._bag import describe_error
-from ._output import EMPTY_OUTPUT, StageOutput
-from .errors import NurseryLeftOpenError, StageReturnTypeError, StageTimeoutError, ThreadAbandonedError
+from ._output import EMPTY_OUTPUT, StageOutput, make_ok
+from ._threads import ThreadedCall, apart
+from .errors import NurseryLeftOpenError, StageReturnTypeError, StageTimeoutError
 
 if TYPE_CHECKING:
     import contextvars
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable
     from types import TracebackType
 
+    from ._shutdown import Shutdown
     from ._stage import RunnerForm, StageContext, StageInputs
 
 _logger: Final = logging.getLogger("stageflow_actors")
-
-
-@final
-class Shutdown:
-    """The one shutdown budget of a run: how long what it leaves behind may still take.
-
-    While the run goes on nothing is limited; once it stops, every shielded cleanup and every thread
-    has until the same moment.
-    """
-
-    __slots__ = ("_deadline", "_scopes", "seconds")
-
-    def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
-        self._deadline: float | None = None
-        self._scopes: set[trio.CancelScope] = set()
-
-    def begin(self) -> None:
-        """Start to count. Later calls change nothing."""
-        if self._deadline is None:
-            self._deadline = trio.current_time() + self.seconds
-            for scope in self._scopes:
-                scope.deadline = self._deadline
-
-    def deadline(self) -> float:
-        """Return until when a thing given up now may take, on trio's clock."""
-        return trio.current_time() + self.seconds if self._deadline is None else self._deadline
-
-    def shield(self, scope: trio.CancelScope) -> None:
-        """Put a scope out of reach of every cancellation but the budget's."""
-        scope.shield = True
-        if self._deadline is not None:
-            scope.deadline = self._deadline
-        self._scopes.add(scope)
-
-    def release(self, scope: trio.CancelScope) -> None:
-        """Forget a scope that was shielded."""
-        self._scopes.discard(scope)
 
 
 def to_output(returned: Any) -> StageOutput:
@@ -75,6 +36,8 @@ def to_output(returned: Any) -> StageOutput:
         StageReturnTypeError: It is none.
         NotFreezableError: It holds a value that cannot be frozen.
     """
+    if returned.__class__ is dict:
+        return make_ok(returned)
     if returned is None:
         return EMPTY_OUTPUT
     if isinstance(returned, StageOutput):
@@ -99,16 +62,6 @@ async def call_function(function: Callable[[StageContext], Awaitable[Any]], ctx:
 async def call_class(cls: Callable[[], Any], ctx: StageContext) -> Any:
     """Run a fresh instance of a stage class."""
     return await cls().execute(ctx)
-
-
-@disable_ki_protection
-def apart(function: Callable[..., Any], *args: Any) -> Iterator[Any]:
-    """Yield what a user's plain function returns: `next(apart(function, argument))`.
-
-    A generator's frame has no way back to its caller's. A traceback that goes through a plain call
-    would keep every frame below it, and so the run that keeps the error.
-    """
-    yield function(*args)
 
 
 def ask(context: contextvars.Context, when: Callable[[StageInputs], Any], inputs: StageInputs) -> bool:
@@ -162,97 +115,6 @@ class _Entered:
             self._shutdown.release(self._scope)
 
 
-@final
-class ThreadedCall:
-    """A stage's plain `def` in a worker thread.
-
-    Trio lets go of the thread at the moment of cancellation, so that `trio.from_thread.check_cancelled`
-    sees it at once; whether the thread ends within the shutdown budget is followed here. The call is
-    its own limiter towards trio: it passes requests on, and learns when its thread was admitted.
-    """
-
-    __slots__ = (
-        "_abandoned",
-        "_admitted",
-        "_ended",
-        "_function",
-        "_limiter",
-        "_on_start",
-        "_outcome",
-        "_token",
-        "_watched",
-    )
-
-    def __init__(
-        self, function: Callable[[StageContext], Any], limiter: trio.CapacityLimiter, on_start: Callable[[], None]
-    ) -> None:
-        self._function = function
-        self._limiter = limiter
-        self._on_start = on_start
-        self._token = trio.lowlevel.current_trio_token()
-        self._outcome: outcome.Outcome[Any] | None = None
-        self._ended = trio.Event()
-        self._admitted = False
-        self._watched = False
-        self._abandoned = False
-
-    async def run(self, ctx: StageContext, shutdown: Shutdown) -> Any:
-        """Run the function in a thread, once there is a place for it, and return what it returned.
-
-        Raises:
-            ThreadAbandonedError: It was cancelled, and the thread outlived the shutdown budget.
-        """
-        try:
-            result = await trio.to_thread.run_sync(
-                self._work,
-                ctx,
-                abandon_on_cancel=True,
-                limiter=cast("trio.CapacityLimiter", self),
-                thread_name=f"stage {ctx.stage_name}",
-            )
-        except trio.Cancelled:
-            if not self._admitted:
-                raise
-        else:
-            return result.unwrap()
-        self._watched = True
-        if self._outcome is None:
-            with trio.CancelScope(shield=True, deadline=shutdown.deadline()):
-                await self._ended.wait()
-        if self._outcome is None:
-            self._abandoned = True
-            problem = f"its thread was still running {shutdown.seconds:g} s after it was cancelled"
-            hint = "let it call trio.from_thread.check_cancelled() now and then"
-            raise ThreadAbandonedError(problem, seconds=shutdown.seconds, hint=hint)
-        return self._outcome.unwrap()
-
-    def _work(self, ctx: StageContext) -> outcome.Outcome[Any]:
-        result: outcome.Outcome[Any] = outcome.capture(next, apart(self._function, ctx))
-        # Either this thread sees that it is watched, or the loop sees the outcome: each of the two
-        # writes before it reads.
-        self._outcome = result
-        if self._watched:
-            self._tell_end(ctx.stage_name, result)
-        return result
-
-    def _tell_end(self, stage: str, result: outcome.Outcome[Any]) -> None:
-        if self._abandoned:
-            how = describe_error(result.error) if isinstance(result, outcome.Error) else "a value"
-            _logger.warning("the abandoned thread of stage %r ended with %s", stage, how)
-        with contextlib.suppress(trio.RunFinishedError):  # the loop may be gone, and the waiter with it
-            self._token.run_sync_soon(self._ended.set)
-
-    async def acquire_on_behalf_of(self, borrower: object) -> None:
-        """Wait for a place for the thread; the attempt's time begins when there is one."""
-        await self._limiter.acquire_on_behalf_of(borrower)
-        self._admitted = True
-        self._on_start()
-
-    def release_on_behalf_of(self, borrower: object) -> None:
-        """Give the place back: trio calls this when the thread has really ended."""
-        self._limiter.release_on_behalf_of(borrower)
-
-
 def _nothing() -> None:
     pass
 
@@ -264,22 +126,34 @@ async def run_special(
     timeout: float | None,
     limiter: trio.CapacityLimiter,
     shutdown: Shutdown,
+    note_start: Callable[[], None],
 ) -> Any:
     """Run an attempt that is more than one await: in a thread, with a timeout, or inside a context manager.
+
+    Args:
+        form: How the runner is to be called.
+        target: What is called: a class, or a function of the context.
+        ctx: The stage's context.
+        timeout: Seconds that `execute` may take, or None.
+        limiter: Where a thread gets its place.
+        shutdown: The run's budget.
+        note_start: Called when a plain function has its thread; an async one has started already.
 
     Raises:
         StageTimeoutError: The attempt ran into its timeout, or its cleanup into the shutdown budget.
         ThreadAbandonedError: Its thread outlived the shutdown budget.
     """
+    if form.is_async:
+        note_start = _nothing
     if not form.is_managed:
         function = make_instance(target).execute if form.is_class else target
-        return await _run_timed(form, function, ctx, timeout, limiter, shutdown)
+        return await _run_timed(form, function, ctx, timeout, limiter, shutdown, note_start)
     scope = trio.CancelScope()
     with scope:
         instance = make_instance(target)
         entered = _Entered(instance, scope, shutdown)
         async with entered:
-            return await _run_timed(form, instance.execute, ctx, timeout, limiter, shutdown)
+            return await _run_timed(form, instance.execute, ctx, timeout, limiter, shutdown, _nothing)
         return None  # __aexit__ swallowed an error
     problem = f"its __aexit__ was still running when the shutdown budget of {shutdown.seconds:g} s was spent"
     raise StageTimeoutError(problem, seconds=shutdown.seconds) from entered.error
@@ -292,12 +166,14 @@ async def _run_timed(
     timeout: float | None,
     limiter: trio.CapacityLimiter,
     shutdown: Shutdown,
+    note_start: Callable[[], None],
 ) -> Any:
     if timeout is None:
-        return await _run_once(form, function, ctx, limiter, shutdown, _nothing)
+        return await _run_once(form, function, ctx, limiter, shutdown, note_start)
     scope = trio.CancelScope()
 
     def begin() -> None:
+        note_start()
         scope.deadline = trio.current_time() + timeout
 
     try:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import attrs
 
+from ._freeze import FrozenDict
 from ._graph import Graph, compile_graph
 from ._output import StageOutput, StageReturn
 from ._policy import StageState, Trigger
@@ -164,7 +165,7 @@ class PipelineDefinition:
             outer,
             dependencies=(*(f"{name}/{sink}" for sink in sinks), *outer.dependencies),
             local_names=(*sinks, *(f"../{dependency}" for dependency in outer.dependencies)),
-            config=attrs.evolve(outer, config={"sinks": sinks}).config,
+            config=FrozenDict(sinks=sinks),
         )
         return self._append((*inner, collected))
 

@@ -7,26 +7,27 @@ only while it runs.
 
 from __future__ import annotations
 
-import contextlib
 import contextvars
 import logging
 from collections import deque
+from functools import partial
+from math import isnan
 from typing import TYPE_CHECKING, Any, Final, final
 
 import trio
 from trio.lowlevel import Abort, current_task, enable_ki_protection
 
-from ._actor import Shutdown, ask, call_class, call_function, close_nurseries, run_special, split_cancelled, to_output
+from ._actor import ask, call_class, call_function, close_nurseries, run_special, split_cancelled, to_output
+from ._announcer import Announcer
 from ._bag import Attempt, OutputBag, StageFailure, describe_error, safe_str
-from ._freeze import freeze
 from ._output import StageOutput, StageStatus
 from ._policy import ABANDONED, CANCELLED, FAILED, OK, PENDING, RUNNING, SKIPPED, STATES, TOLD, Decision
 from ._result import Ledger, RunEnd, RunEnding, RunResult
+from ._shutdown import Shutdown
 from ._stage import StageContext, StageInputs
 from ._traceback import drop_own_frames
 from ._tracker import Tracker
 from .errors import LedgerError, StageFailedError, StageflowError, StrayCancelledError, ThreadAbandonedError
-from .events import LedgerUnbalanced, RunEnded, RunStopping, StageEmitted, StageEnded, StageOverran, StageStarted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from ._graph import Graph
     from ._snapshot import ContextSnapshot, RunIdentity
     from ._spec import Condition
-    from .events import Event
 
 _logger: Final = logging.getLogger("stageflow_actors")
 
@@ -51,6 +51,7 @@ class Engine:
 
     __slots__ = (
         "_accepted",
+        "_announcer",
         "_bag",
         "_cancelled",
         "_context",
@@ -61,7 +62,6 @@ class Engine:
         "_graph",
         "_interrupted",
         "_limiter",
-        "_listeners",
         "_now",
         "_nursery",
         "_overrides",
@@ -74,7 +74,6 @@ class Engine:
         "_stopped_by_stage",
         "_task",
         "_timeout",
-        "_token",
         "_tracker",
         "_unbegun",
         "identity",
@@ -102,11 +101,11 @@ class Engine:
         self._overrides = overrides
         self._limiter = limiter
         self._shutdown = Shutdown(shutdown)
-        self._token = trio.lowlevel.current_trio_token()
         self._now: Callable[[], float] = trio.lowlevel.current_clock().current_time
         # Every task of the run starts from a copy of this, and none from that of another stage.
         self._context = contextvars.copy_context()
         self._bag = OutputBag(graph.names, self._now())
+        self._announcer = Announcer(identity.run_id, self._now)
         self._tracker = Tracker(graph, self._bag)
         self._ready: deque[int] = deque()
         self._unbegun = 0
@@ -117,7 +116,6 @@ class Engine:
         self._stopped_by_stage = False
         self._fatal: list[BaseException] = []
         self._interrupted: BaseException | None = None
-        self._listeners: tuple[Callable[[Event], None], ...] = ()
         self._nursery: trio.Nursery | None = None
         self._task: trio.lowlevel.Task | None = None
         self._parked = False
@@ -188,13 +186,10 @@ class Engine:
         """Return how many stages are in each state, by the state's code."""
         return [self._bag.states.count(code) for code in range(len(STATES))]
 
-    def listen(self, listener: Callable[[Event], None]) -> None:
-        """Call `listener` with every event from now on, in order, on the trio thread. It must not raise."""
-        self._listeners = (*self._listeners, listener)
-
-    def unlisten(self, listener: Callable[[Event], None]) -> None:
-        """Stop calling a listener."""
-        self._listeners = tuple(other for other in self._listeners if other != listener)
+    @property
+    def announcer(self) -> Announcer:
+        """Where to listen to the run."""
+        return self._announcer
 
     def stop(self, ending: RunEnding, reason: str, *, cancel: bool = True) -> None:
         """End the run before its time: nothing more is started, what runs is cancelled.
@@ -215,8 +210,8 @@ class Engine:
         for stage in (*rest, *self._ready):
             self._end_stage(stage, CANCELLED, "the run ended before it began")
         self._ready.clear()
-        if self._listeners:
-            self._tell(RunStopping(self.identity.run_id, self._at(), self._end))
+        if self._announcer.listeners:
+            self._announcer.run_stopping(self._end)
         if cancel and self._nursery is not None:
             self._nursery.cancel_scope.cancel()
 
@@ -252,9 +247,8 @@ class Engine:
         self._context = contextvars.Context()
         if not ledger.balanced:
             _logger.critical("run %s: the ledger does not balance: %s", self.identity.run_id, ledger)
-            self._tell(LedgerUnbalanced(self.identity.run_id, self._at(), ledger))
-        if self._listeners:
-            self._tell(RunEnded(self.identity.run_id, self._at(), end))
+            self._announcer.ledger_unbalanced(ledger)
+        self._announcer.run_ended(end)
 
     def _balance(self) -> Ledger:
         return Ledger(self._accepted, self._replied, self._failed, self._cancelled)
@@ -267,7 +261,9 @@ class Engine:
         while work and self._end is None:
             stage = work.pop()
             if not self._tracker.flags[stage] or self._chosen(stage):
-                self._accept(stage)
+                self._bag.states[stage] = TOLD
+                self._accepted += 1
+                self._ready.append(stage)
             elif self._end is None:
                 work.extend(self._tracker.count_down(stage))
 
@@ -309,11 +305,6 @@ class Engine:
             return True
         return False
 
-    def _accept(self, stage: int) -> None:
-        self._bag.states[stage] = TOLD
-        self._accepted += 1
-        self._ready.append(stage)
-
     def _make_inputs(self, stage: int) -> StageInputs:
         spec = self._graph.specs[stage]
         names = spec.local_names or spec.dependencies
@@ -329,10 +320,11 @@ class Engine:
         ready = self._ready
         names = self._graph.names
         spawn = self._nursery.start_soon
+        run_stage = self._run_stage
         room = max(0, min(_CHUNK - self._unbegun, len(ready)))
         for _ in range(room):
             stage = ready.popleft()
-            spawn(self._run_stage, stage, name=names[stage])
+            spawn(run_stage, stage, name=names[stage])
         self._unbegun += room
 
     # One stage
@@ -350,18 +342,18 @@ class Engine:
         bag = self._bag
         spec = graph.specs[stage]
         form = graph.forms[stage]
-        bag.states[stage] = RUNNING
-        bag.started[stage] = self._now()
-        if self._listeners:
-            self._tell(StageStarted(self.identity.run_id, self._at(), spec.name, 1))
-        ctx = StageContext(spec.name, self._snapshot, self._make_inputs(stage), spec.config, 1, self._post_event)
+        if form.is_async or form.is_managed:  # a plain function starts when it has its thread
+            self._note_start(stage)
+        inputs = StageInputs(bag, spec.name, spec.local_names or spec.dependencies, graph.dependencies[stage])
+        ctx = StageContext(spec.name, self._snapshot, inputs, spec.config, 1, self._announcer.stage_emitted)
         target = graph.targets[stage]
         error: BaseException | None = None
         try:
             if form.is_async and spec.timeout is None and not form.is_managed:
                 returned = await (call_class if form.is_class else call_function)(target, ctx)
             else:
-                returned = await run_special(form, target, ctx, spec.timeout, self._limiter, self._shutdown)
+                note_start = partial(self._note_start, stage)
+                returned = await run_special(form, target, ctx, spec.timeout, self._limiter, self._shutdown, note_start)
             output = returned if returned.__class__ is StageOutput else to_output(returned)
         except BaseException as raised:
             error = raised
@@ -378,14 +370,31 @@ class Engine:
             self._crash(stage, error)
             del error
 
+    def _note_start(self, stage: int) -> None:
+        self._bag.states[stage] = RUNNING
+        self._bag.started[stage] = self._now()
+        if self._announcer.listeners:
+            self._announcer.stage_started(self._graph.names[stage])
+
+    def _notice_overrun(self, stage: int) -> None:
+        timeout = self._graph.specs[stage].timeout
+        took = self._bag.ended[stage] - self._bag.started[stage]
+        if self._end is not None or (timeout is not None and took > timeout):
+            self._announcer.stage_overran(self._graph.names[stage])
+
     def _complete(self, stage: int, output: StageOutput) -> None:
         """Take a stage's reply."""
         status = output.status
         if status is _STATUS_OK:
             self._replied += 1
             self._bag.outputs[stage] = output
-            self._notice_overrun(stage)
-            self._end_stage(stage, OK, "")
+            if self._announcer.listeners:
+                self._notice_overrun(stage)
+                self._announcer.stage_ended(self._graph.names[stage], OK, "")
+            self._bag.states[stage] = OK
+            self._remaining -= 1
+            if not self._remaining:
+                self._wake()
         elif status is StageStatus.SKIP:
             self._replied += 1
             self._bag.outputs[stage] = output
@@ -432,9 +441,7 @@ class Engine:
         drop_own_frames(error)
         if isinstance(error, StageflowError):
             error.locate(pipeline=graph.pipeline, stage=name, attempt=1)
-        told = bag.states[stage] == RUNNING
-        attempt = Attempt(1, bag.started[stage] - bag.began, bag.ended[stage] - bag.began, error)
-        bag.failures[stage] = StageFailure(name, error, (attempt,) if told else ())
+        bag.failures[stage] = StageFailure(name, error, self._list_attempts(stage, error))
         reason = describe_error(error)
         _logger.error("pipeline %r, stage %r failed: %s", graph.pipeline, name, reason, exc_info=error)
         self._end_stage(stage, ABANDONED if isinstance(error, ThreadAbandonedError) else FAILED, reason)
@@ -448,62 +455,45 @@ class Engine:
             # A stage's `cancel` and another's failure at the same moment: the failure wins.
             self._end = RunEnd(RunEnding.FAILED, f"stage {name!r}: {reason}")
 
+    def _list_attempts(self, stage: int, error: BaseException) -> tuple[Attempt, ...]:
+        bag = self._bag
+        if isnan(bag.ended[stage]):
+            return ()  # its condition failed, before there was an attempt
+        if isnan(bag.started[stage]):  # it failed before its function had a thread
+            bag.started[stage] = bag.ended[stage]
+        return (Attempt(1, bag.started[stage] - bag.began, bag.ended[stage] - bag.began, error),)
+
     def _end_stage(self, stage: int, state: int, reason: str) -> None:
-        """Give a stage its final state, and wake the run's own task after the last one."""
+        """Give a stage its final state."""
         bag = self._bag
         bag.states[stage] = state
         if reason and stage not in bag.failures and stage not in bag.parents:
             bag.reasons[stage] = reason
-        if self._listeners:
-            name = self._graph.names[stage]
-            self._tell(StageEnded(self.identity.run_id, self._at(), name, STATES[state], reason))
+        if self._announcer.listeners:
+            self._announcer.stage_ended(self._graph.names[stage], state, reason)
         self._remaining -= 1
-        if not self._remaining and self._parked:
+        if not self._remaining:
+            self._wake()
+
+    def _wake(self) -> None:
+        """Wake the run's own task, where it waits, after the last stage."""
+        if self._parked:
             assert self._task is not None
             self._parked = False
             trio.lowlevel.reschedule(self._task)
 
     def _release(self, stage: int) -> None:
         """Start, or decide, the stages that waited for nothing but this one."""
-        tracker = self._tracker
-        for dependent in tracker.count_down(stage):
-            if tracker.flags[dependent]:
+        flags = self._tracker.flags
+        for dependent in self._tracker.count_down(stage):
+            if flags[dependent] or self._end is not None:
                 self._consider(dependent)
-            elif self._end is None:
-                self._accept(dependent)
-        if self._ready and self._unbegun < _CHUNK:
+            else:
+                self._bag.states[dependent] = TOLD
+                self._accepted += 1
+                self._ready.append(dependent)
+        if self._ready and not self._unbegun:  # else the last of those to begin pumps
             self._pump_in_context()
-
-    # Events
-
-    def _at(self) -> float:
-        return self._now() - self._bag.began
-
-    def _tell(self, event: Event) -> None:
-        for listener in self._listeners:
-            listener(event)
-
-    def _post_event(self, stage: str, attempt: int, event: object) -> None:
-        """Pass on what a stage emits, from whichever thread it does."""
-        frozen = freeze(event, "event")
-        if not self._listeners:
-            return
-        made = StageEmitted(self.identity.run_id, self._at(), stage, attempt, frozen)
-        try:
-            current_task()
-        except RuntimeError:  # a worker thread
-            with contextlib.suppress(trio.RunFinishedError):
-                self._token.run_sync_soon(self._tell, made)
-        else:
-            self._tell(made)
-
-    def _notice_overrun(self, stage: int) -> None:
-        if not self._listeners:
-            return
-        spec = self._graph.specs[stage]
-        took = self._bag.ended[stage] - self._bag.started[stage]
-        if self._end is not None or (spec.timeout is not None and took > spec.timeout):
-            self._tell(StageOverran(self.identity.run_id, self._at(), spec.name, 1))
 
 
 def _name_condition(when: Any) -> str:

@@ -18,7 +18,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from functools import singledispatch
-from typing import Any, Never, TypeVar, cast, final
+from typing import Any, Final, Never, TypeVar, cast, final
 
 from .errors import NotFreezableError
 
@@ -82,6 +82,10 @@ _ATOMS: frozenset[type] = frozenset(
 )
 
 
+_new_dict: Final = dict.__new__
+_fill_dict: Final = dict.update
+
+
 class _UnfreezableError(Exception):
     """Says why a value cannot be frozen; `freeze` adds where it stands."""
 
@@ -112,9 +116,18 @@ def freeze(value: Any, where: str = "value") -> Any:
 
 def freeze_mapping(value: Any, where: str) -> FrozenDict[str, Any]:
     """Return the mapping `value` frozen; refuse anything that is no mapping."""
-    if value.__class__ is FrozenDict:
+    cls = value.__class__
+    if cls is FrozenDict:
         return cast("FrozenDict[str, Any]", value)
-    if not isinstance(value, Mapping):
+    if cls is dict:
+        for item in value.values():
+            if item.__class__ not in _ATOMS:
+                break
+        else:
+            frozen = _new_dict(FrozenDict)
+            _fill_dict(frozen, value)
+            return cast("FrozenDict[str, Any]", frozen)
+    elif not isinstance(value, Mapping):
         message = f"{where} must be a mapping, not {value!r}"
         raise TypeError(message)
     return cast("FrozenDict[str, Any]", freeze(value, where))
@@ -147,8 +160,8 @@ def _freeze(value: Any) -> Any:
     if cls in _ATOMS:
         return value
     if cls is dict:
-        frozen = dict.__new__(FrozenDict)
-        dict.update(frozen, _freeze_items(value))
+        frozen = _new_dict(FrozenDict)
+        _fill_dict(frozen, _freeze_items(value))
         return frozen
     if cls is list:
         return tuple([item if item.__class__ in _ATOMS else _freeze(item) for item in value])

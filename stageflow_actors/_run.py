@@ -51,7 +51,7 @@ class EventStream:
         self._send, self._receive = trio.open_memory_channel["Event"](max_queued)
         self._dropped = 0
         if engine.result is None:
-            engine.listen(self._put)
+            engine.announcer.listen(self._put)
         else:
             self._send.close()
 
@@ -77,7 +77,7 @@ class EventStream:
     async def __aexit__(
         self, _kind: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None
     ) -> None:
-        self._engine.unlisten(self._put)
+        self._engine.announcer.unlisten(self._put)
         self._send.close()
         self._receive.close()
 

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from enum import StrEnum
 from functools import partial
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, final, runtime_checkable
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, final, runtime_checkable
 
 import attrs
 
@@ -58,6 +58,9 @@ class RunnerForm:
     """Whether each attempt enters the instance as an async context manager."""
 
 
+_TAKES_CONTEXT: Final = "a stage takes its context, and nothing more that has no default"
+
+
 def inspect_runner(runner: Any, *, pipeline: str | None = None, stage: str | None = None) -> RunnerForm:
     """Return how to call a runner.
 
@@ -81,14 +84,16 @@ def inspect_runner(runner: Any, *, pipeline: str | None = None, stage: str | Non
             problem = f"runner {target.__qualname__} is an abstract class"
             refuse(problem, pipeline=pipeline, stage=stage, hint="pass a class that can be instantiated")
         _check_call(runner, (), pipeline, stage, "pass what it needs: functools.partial(cls, name=value)")
+        bound = not inspect.isfunction(inspect.getattr_static(target, "execute"))
+        _check_call(execute, (None,) if bound else (None, None), pipeline, stage, _TAKES_CONTEXT)
         managed = hasattr(target, "__aenter__") and hasattr(target, "__aexit__")
         return RunnerForm(is_class=True, is_async=_is_async(execute, pipeline, stage), is_managed=managed)
-    execute = getattr(target, "execute", None)
+    execute = getattr(runner, "execute", None)
     function = execute if callable(execute) else runner
     if not callable(function):
         hint = "pass a stage class, an instance of one, or a function of the stage's context"
         refuse(f"runner {runner!r} cannot run a stage", pipeline=pipeline, stage=stage, hint=hint)
-    _check_call(function, (None,), pipeline, stage, "a stage takes its context, and nothing else that has no default")
+    _check_call(function, (None,), pipeline, stage, _TAKES_CONTEXT)
     return RunnerForm(is_class=False, is_async=_is_async(function, pipeline, stage), is_managed=False)
 
 
@@ -117,9 +122,12 @@ def _is_async(function: Any, pipeline: str | None, stage: str | None) -> bool:
 
 def bind_runner(runner: Any, form: RunnerForm) -> Callable[..., Any]:
     """Return the function of the context behind a runner that is no class."""
-    target = runner.func if isinstance(runner, partial) else runner
-    execute = None if form.is_class else getattr(target, "execute", None)
+    execute = None if form.is_class else getattr(runner, "execute", None)
     return execute if callable(execute) else runner  # type: ignore[no-any-return]
+
+
+_FEW: Final = 8
+"""Below so many dependencies a look through the names is faster than making a dict of them."""
 
 
 @final
@@ -172,7 +180,8 @@ class StageInputs:
             MissingKeyError: Its data has no such key; the message says which it has.
             UndeclaredDependencyError: `stage` is not among the dependencies.
         """
-        data = self.output(stage).data
+        bag, number = self._find(stage)
+        data = (bag.outputs[number] or self.output(stage)).data
         if key not in data:
             problem = f"the output of {stage!r} has no key {key!r}, only {list_names(data) or 'no data at all'}"
             raise MissingKeyError(problem, stage=self._stage, hint=nearest(key, data))
@@ -242,10 +251,16 @@ class StageInputs:
         return self._bag
 
     def _find(self, stage: str) -> tuple[OutputBag, int]:
-        bag = self._open()
-        if self._numbers is None:
-            self._numbers = dict(zip(self._names, self._positions, strict=True))
-        number = self._numbers.get(stage)
+        bag = self._bag or self._open()
+        names = self._names
+        if len(names) < _FEW:
+            if stage in names:
+                return bag, self._positions[names.index(stage)]
+            number = None
+        else:
+            if self._numbers is None:
+                self._numbers = dict(zip(names, self._positions, strict=True))
+            number = self._numbers.get(stage)
         if number is None:
             hint = nearest(stage, self._names) or f"declare it: dependencies=[..., {stage!r}]"
             raise UndeclaredDependencyError(f"{stage!r} is not a dependency", stage=self._stage, hint=hint)

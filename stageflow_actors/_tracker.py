@@ -37,8 +37,7 @@ class Tracker:
                 self.flags[dependent] |= mark
         ready = []
         for dependent in dependents:
-            count = unmet[dependent] - 1
-            unmet[dependent] = count
+            unmet[dependent] = count = unmet[dependent] - 1
             if not count:
                 ready.append(dependent)
         return ready

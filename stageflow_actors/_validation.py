@@ -34,7 +34,8 @@ def require_name(what: str, value: object, *, pipeline: str | None = None) -> st
 def require_seconds(what: str, value: object, *, pipeline: str | None = None, stage: str | None = None) -> float:
     """Return `value` if it is a positive, finite number of seconds."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < _TOO_LONG:
-        refuse(f"{what} must be a positive number of seconds, not {value!r}", pipeline=pipeline, stage=stage)
+        hint = "leave it out for no limit" if isinstance(value, (int, float)) and value >= _TOO_LONG else None
+        refuse(f"{what} must be a positive number of seconds, not {value!r}", pipeline=pipeline, stage=stage, hint=hint)
     return value
 
 

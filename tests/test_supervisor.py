@@ -917,7 +917,7 @@ async def test_a_thread_that_outlives_its_budget_is_abandoned_and_keeps_its_plac
         # Its place is free only once the thread has really ended.
         second = supervisor.start(Pipeline("q").with_stage("s", lambda ctx: {"n": 2}))
         await trio.testing.wait_all_tasks_blocked()
-        assert second.statistics().running == 1
+        assert second.statistics().pending == 1
         gate.set()
         assert (await second.result()).data("s") == {"n": 2}
     assert "the abandoned thread of stage 's' ended with ValueError: too late" in caplog.text
@@ -1193,3 +1193,20 @@ async def test_a_subpipeline_below_a_skipped_stage_is_skipped():
     pipeline = Pipeline("p").with_stage("source", returns(StageOutput.skip("no"))).subpipeline("sub", inner, "source")
     result = await pipeline.run()
     assert set(result.states.values()) == {STATE.SKIPPED}
+
+
+async def test_a_plain_def_is_pending_until_it_has_a_thread(mock_clock):
+    started, gate = threading.Event(), threading.Event()
+
+    def work(ctx):
+        started.set()
+        gate.wait()
+
+    async with Supervisor(max_threads=1) as supervisor:
+        run = supervisor.start(Pipeline("p").with_stages(parallel_stages("w{key}", work, range(2))))
+        await trio.to_thread.run_sync(started.wait)
+        assert (run.statistics().running, run.statistics().pending) == (1, 1)
+        mock_clock.jump(10)
+        gate.set()
+        result = await run.result()
+    assert sorted(timing.duration for timing in result.timings.values()) == [0, 10]
