@@ -1,0 +1,6 @@
+"""Written for Python 2."""
+
+try:
+    print "hello, world"
+except IOError, error:
+    raise

@@ -1,0 +1,5 @@
+"""A colon is missing."""
+
+
+def greet(name)
+    return f"hello, {name}"

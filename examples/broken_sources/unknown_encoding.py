@@ -1,0 +1,3 @@
+#!/usr/bin/env python3
+# -*- coding: klingon -*-
+"""Declares an encoding that there is not."""
