@@ -202,6 +202,8 @@ class Engine:
         if self._end is not None or self.result is not None:
             return
         self._end = RunEnd(ending, reason)
+        if self._announcer.listeners:
+            self._announcer.run_stopping(self._end)
         self._shutdown.begin()
         isolated, rest = self._tracker.settle()
         for stage in isolated:
@@ -210,8 +212,6 @@ class Engine:
         for stage in (*rest, *self._ready):
             self._end_stage(stage, CANCELLED, "the run ended before it began")
         self._ready.clear()
-        if self._announcer.listeners:
-            self._announcer.run_stopping(self._end)
         if cancel and self._nursery is not None:
             self._nursery.cancel_scope.cancel()
 
@@ -342,17 +342,21 @@ class Engine:
         bag = self._bag
         spec = graph.specs[stage]
         form = graph.forms[stage]
-        if form.is_async or form.is_managed:  # a plain function starts when it has its thread
-            self._note_start(stage)
+        direct = graph.direct[stage]
+        if direct or form.is_async or form.is_managed:  # a plain function starts when it has its thread
+            bag.states[stage] = RUNNING
+            bag.started[stage] = self._now()
+            if self._announcer.listeners:
+                self._announcer.stage_started(spec.name)
         inputs = StageInputs(bag, spec.name, spec.local_names or spec.dependencies, graph.dependencies[stage])
         ctx = StageContext(spec.name, self._snapshot, inputs, spec.config, 1, self._announcer.stage_emitted)
         target = graph.targets[stage]
         error: BaseException | None = None
         try:
-            if form.is_async and spec.timeout is None and not form.is_managed:
+            if direct:
                 returned = await (call_class if form.is_class else call_function)(target, ctx)
             else:
-                note_start = partial(self._note_start, stage)
+                note_start = partial(self._note_thread, stage)
                 returned = await run_special(form, target, ctx, spec.timeout, self._limiter, self._shutdown, note_start)
             output = returned if returned.__class__ is StageOutput else to_output(returned)
         except BaseException as raised:
@@ -370,7 +374,7 @@ class Engine:
             self._crash(stage, error)
             del error
 
-    def _note_start(self, stage: int) -> None:
+    def _note_thread(self, stage: int) -> None:
         self._bag.states[stage] = RUNNING
         self._bag.started[stage] = self._now()
         if self._announcer.listeners:

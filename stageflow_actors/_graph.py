@@ -32,6 +32,7 @@ class Graph:
     __slots__ = (
         "dependencies",
         "dependents",
+        "direct",
         "flags",
         "forms",
         "names",
@@ -52,6 +53,8 @@ class Graph:
         self.unmet = array("i")
         self.flags = bytearray(CONDITIONAL if spec.when is not None else 0 for spec in specs)
         self.forms: list[RunnerForm] = []
+        self.direct = bytearray()
+        """Whether an attempt is one await and no more: no thread, no timeout, no context manager."""
         self.targets: list[Callable[..., Any]] = []
         """What is called: the class, or a function of the context."""
 
@@ -79,7 +82,9 @@ def compile_graph(pipeline: str, specs: Sequence[StageSpec]) -> Graph:
         if found is None:
             form = inspect_runner(spec.runner, pipeline=pipeline, stage=spec.name)
             found = known[id(spec.runner)] = form, bind_runner(spec.runner, form)
-        graph.forms.append(found[0])
+        form = found[0]
+        graph.forms.append(form)
+        graph.direct.append(form.is_async and not form.is_managed and spec.timeout is None)
         graph.targets.append(found[1])
     return graph
 

@@ -10,7 +10,7 @@ class StageState(StrEnum):
     """What a run made of a stage."""
 
     PENDING = "pending"
-    """Waits for its dependencies, or for its task to begin."""
+    """Waits for its dependencies, for its task to begin or, a plain function, for its thread."""
     RUNNING = "running"
     OK = "ok"
     SKIPPED = "skipped"

@@ -246,7 +246,7 @@ class RunResult(Mapping[str, StageOutput]):
             "ok": self.ok,
             "states": {name: state.value for name, state in self.states.items()},
             "reasons": {name: reason for name in self.states if (reason := self.reason(name))},
-            "outputs": {name: {"status": output.status.value, "data": output.data} for name, output in self.items()},
+            "outputs": {name: _output_to_dict(output) for name, output in self.items()},
             "failures": {name: _failure_to_dict(failure) for name, failure in self.failures.items()},
             "timings": {name: attrs.asdict(timing) for name, timing in self.timings.items()},
             "ledger": attrs.asdict(self._ledger),
@@ -292,7 +292,7 @@ class RunResult(Mapping[str, StageOutput]):
             for failure in list(self.failures.values())[:shown]
         )
         if len(self.failures) > shown:
-            lines.append(f"  and {len(self.failures) - shown} failures more: see .failures")
+            lines.append(f"  and {len(self.failures) - shown:,} more in .failures")
         return "\n".join(lines)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -313,6 +313,11 @@ class RunResult(Mapping[str, StageOutput]):
         chain = " -> ".join(self.cause_chain(stage)[1:]) if state is StageState.ISOLATED else ""
         hint = f"the cause is {chain}" if chain.count("->") else None
         return NoOutputError(problem, pipeline=self.pipeline, stage=stage, hint=hint)
+
+
+def _output_to_dict(output: StageOutput) -> dict[str, Any]:
+    plain = {"status": output.status.value, "data": output.data}
+    return plain if output.label is None else {**plain, "label": output.label}
 
 
 def _failure_to_dict(failure: StageFailure) -> dict[str, Any]:

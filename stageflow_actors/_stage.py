@@ -13,7 +13,7 @@ import attrs
 
 from ._output import StageReturn
 from ._policy import STATES, StageState
-from ._validation import list_names, nearest, refuse
+from ._validation import count, list_names, nearest, refuse
 from .errors import MissingKeyError, NoOutputError, UndeclaredDependencyError
 
 if TYPE_CHECKING:
@@ -183,7 +183,8 @@ class StageInputs:
         bag, number = self._find(stage)
         data = (bag.outputs[number] or self.output(stage)).data
         if key not in data:
-            problem = f"the output of {stage!r} has no key {key!r}, only {list_names(data) or 'no data at all'}"
+            has = f"only {list_names(data)}" if data else "it has no data"
+            problem = f"the output of {stage!r} has no key {key!r}, {has}"
             raise MissingKeyError(problem, stage=self._stage, hint=nearest(key, data))
         return data[key]
 
@@ -239,7 +240,7 @@ class StageInputs:
 
     def __repr__(self) -> str:
         """Name the stage and its dependencies."""
-        return f"<StageInputs of {self._stage!r}: {len(self._names)} dependencies>"
+        return f"<StageInputs of {self._stage!r}: {count(len(self._names), 'dependency', 'dependencies')}>"
 
     def _close(self) -> None:
         self._bag = None

@@ -66,6 +66,7 @@ class Supervisor:
         self._limiter: trio.CapacityLimiter
         self._closed = False
 
+    @enable_ki_protection  # an interrupt must not find a run that is admitted and not yet driven
     async def run(
         self,
         pipeline: PipelineDefinition,
@@ -106,6 +107,7 @@ class Supervisor:
             self._forget(engine)
         return engine.unwrap()
 
+    @enable_ki_protection
     def start(
         self,
         pipeline: PipelineDefinition,

@@ -46,9 +46,9 @@ def require_count(what: str, value: object) -> int:
     return value
 
 
-def count(number: int, noun: str) -> str:
+def count(number: int, one: str, many: str | None = None) -> str:
     """Return `1 stage` or `2 stages`."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+    return f"{number:,} {one if number == 1 else many or f'{one}s'}"
 
 
 def list_names(names: Iterable[object]) -> str:

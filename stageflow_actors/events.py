@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @final
 @attrs.frozen
 class StageStarted:
-    """A stage's task has begun."""
+    """A stage has begun; a plain function, once it has its thread."""
 
     run_id: str
     at: float

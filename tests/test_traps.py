@@ -514,3 +514,23 @@ async def test_failures_in_later_cleanup_isolate_nobody(autojump_clock):
         "below-both": StageState.ISOLATED,
     }
     assert result.cause_chain("below-both") == ("below-both", "below-first", "first")
+
+
+@pytest.mark.parametrize("method", ["run", "start"])
+def test_an_interrupt_at_admission_leaves_no_run_that_nobody_drives(method):
+    class Loud(set):
+        def add(self, engine):
+            super().add(engine)
+            signal.raise_signal(signal.SIGINT)
+
+    async def main():
+        async with Supervisor() as supervisor:
+            supervisor._engines = Loud()
+            if method == "run":
+                await supervisor.run(Pipeline("p").with_stage("a", forever))
+            else:
+                supervisor.start(Pipeline("p").with_stage("a", forever))
+                await trio.sleep_forever()
+
+    with pytest.raises(KeyboardInterrupt):
+        trio.run(main)
