@@ -2,7 +2,7 @@
 
 An actor in the sense that only its own turns (a start, a completion, a cancellation) touch its state,
 one at a time, on the trio thread. A completion is a direct call, without a channel; a stage has a task
-only while it runs.
+only while it runs. The file is long because the turns of one actor share all of its state.
 """
 
 from __future__ import annotations
@@ -19,15 +19,17 @@ from trio.lowlevel import Abort, current_task, enable_ki_protection
 
 from ._actor import ask, call_class, call_function, close_nurseries, run_special, split_cancelled, to_output
 from ._announcer import Announcer
-from ._bag import Attempt, OutputBag, StageFailure, describe_error, safe_str
+from ._bag import Attempt, OutputBag, StageFailure, describe_error
+from ._failures import make_failed, make_stray
 from ._output import StageOutput, StageStatus
 from ._policy import ABANDONED, CANCELLED, FAILED, OK, PENDING, RUNNING, SKIPPED, STATES, TOLD, Decision
 from ._result import Ledger, RunEnd, RunEnding, RunResult
 from ._shutdown import Shutdown
+from ._spec import name_condition
 from ._stage import StageContext, StageInputs
 from ._traceback import drop_own_frames
 from ._tracker import Tracker
-from .errors import LedgerError, StageFailedError, StageflowError, StrayCancelledError, ThreadAbandonedError
+from .errors import LedgerError, StageflowError, ThreadAbandonedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -300,7 +302,7 @@ class Engine:
         if self._end is not None:
             self._end_stage(stage, CANCELLED, "the run ended before it began")
         elif not chosen:
-            self._end_stage(stage, SKIPPED, f"not chosen by {_name_condition(when)}")
+            self._end_stage(stage, SKIPPED, f"not chosen by {name_condition(when)}")
         else:
             return True
         return False
@@ -412,7 +414,7 @@ class Engine:
                 self.stop(RunEnding.CANCELLED, f"stage {self._graph.names[stage]!r}{said}")
         else:
             self._failed += 1
-            self._fail(stage, _make_failed(output))
+            self._fail(stage, make_failed(output))
         if self._end is None:
             self._release(stage)
 
@@ -427,11 +429,7 @@ class Engine:
                 self._cancelled += 1
                 self._end_stage(stage, CANCELLED, "the run ended while it ran")
                 return
-            remains = StrayCancelledError(
-                "it raised trio.Cancelled, and nothing around it was cancelled",
-                hint="a Cancelled must not be kept and raised outside the scope that it belongs to",
-            )
-            remains.__context__ = error
+            remains = make_stray(error)
         self._failed += 1
         self._fail(stage, remains)
         if self._end is None:
@@ -498,15 +496,3 @@ class Engine:
                 self._ready.append(dependent)
         if self._ready and not self._unbegun:  # else the last of those to begin pumps
             self._pump_in_context()
-
-
-def _name_condition(when: Any) -> str:
-    return getattr(when, "__qualname__", None) or str(when)
-
-
-def _make_failed(output: StageOutput) -> StageFailedError:
-    asked = ", and no restart is left" if output.status is StageStatus.RETRY else ""
-    error = StageFailedError(f"it returned {output.status.value}: {safe_str(output.error)}{asked}", output=output)
-    if isinstance(output.error, Exception):
-        error.__cause__ = output.error
-    return error

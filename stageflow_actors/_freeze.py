@@ -120,12 +120,14 @@ def freeze_mapping(value: Any, where: str) -> FrozenDict[str, Any]:
     if cls is FrozenDict:
         return cast("FrozenDict[str, Any]", value)
     if cls is dict:
-        for item in value.values():
+        # Copied first, and looked at then: the producer may have left a thread that writes into it.
+        frozen = _new_dict(FrozenDict)
+        _fill_dict(frozen, value)
+        for item in frozen.values():
             if item.__class__ not in _ATOMS:
+                value = dict(frozen)
                 break
         else:
-            frozen = _new_dict(FrozenDict)
-            _fill_dict(frozen, value)
             return cast("FrozenDict[str, Any]", frozen)
     elif not isinstance(value, Mapping):
         message = f"{where} must be a mapping, not {value!r}"

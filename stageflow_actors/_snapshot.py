@@ -6,14 +6,21 @@ import math
 import uuid
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, Generic, Self, TypeVar, final
+from typing import TYPE_CHECKING, Any, Generic, Self, final
 
 import attrs
 
 from ._freeze import FrozenDict, freeze, freeze_mapping
 from .errors import NotJSONError
 
-_E = TypeVar("_E")
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar  # with a default, which the standard library has from 3.13 on
+
+    _E = TypeVar("_E", default=Any)
+else:
+    from typing import TypeVar
+
+    _E = TypeVar("_E")
 
 
 @final
@@ -39,8 +46,8 @@ def _freeze_metadata(value: Mapping[str, Any]) -> FrozenDict[str, Any]:
     return freeze_mapping(value, "metadata")
 
 
-def _freeze_extensions(value: Any) -> Any:
-    return freeze(value, "extensions")
+def _freeze_extensions(value: _E | None) -> _E | None:
+    return freeze(value, "extensions")  # type: ignore[no-any-return]
 
 
 @final

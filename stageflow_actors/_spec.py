@@ -41,6 +41,11 @@ class Route:
 Condition: TypeAlias = Route | Callable[[StageInputs], bool]
 
 
+def name_condition(when: Condition) -> str:
+    """Return a condition as a reason names it."""
+    return getattr(when, "__qualname__", None) or str(when)
+
+
 def route(router: str, *labels: str) -> Route:
     """Return the condition `when=` that a router, a declared dependency, chose one of `labels`.
 
