@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, final
 import trio
 from trio.lowlevel import Task, current_task, disable_ki_protection
 
-from ._output import EMPTY_OUTPUT, StageOutput, make_ok
+from ._output import EMPTY_OUTPUT, StageOutput
 from ._threads import ThreadedCall, apart
 from .errors import NurseryLeftOpenError, StageReturnTypeError, StageTimeoutError
 
@@ -36,8 +36,6 @@ def to_output(returned: Any) -> StageOutput:
         StageReturnTypeError: It is none.
         NotFreezableError: It holds a value that cannot be frozen.
     """
-    if returned.__class__ is dict:
-        return make_ok(returned)
     if returned is None:
         return EMPTY_OUTPUT
     if isinstance(returned, StageOutput):

@@ -21,7 +21,8 @@ from ._actor import ask, call_class, call_function, close_nurseries, run_special
 from ._announcer import Announcer
 from ._bag import Attempt, OutputBag, StageFailure, describe_error
 from ._failures import make_failed, make_stray
-from ._output import StageOutput, StageStatus
+from ._graph import DIRECT_CLASS, DIRECT_FUNCTION
+from ._output import StageOutput, StageStatus, make_ok
 from ._policy import ABANDONED, CANCELLED, FAILED, OK, PENDING, RUNNING, SKIPPED, STATES, TOLD, Decision
 from ._result import Ledger, RunEnd, RunEnding, RunResult
 from ._shutdown import Shutdown
@@ -259,15 +260,21 @@ class Engine:
 
     def _consider(self, stage: int) -> None:
         """Tell a stage whose dependencies have all ended, or decide otherwise and follow the consequences."""
+        if not self._tracker.flags[stage] and self._end is None:
+            self._accept(stage)
+            return
         work = [stage]
         while work and self._end is None:
             stage = work.pop()
             if not self._tracker.flags[stage] or self._chosen(stage):
-                self._bag.states[stage] = TOLD
-                self._accepted += 1
-                self._ready.append(stage)
+                self._accept(stage)
             elif self._end is None:
                 work.extend(self._tracker.count_down(stage))
+
+    def _accept(self, stage: int) -> None:
+        self._bag.states[stage] = TOLD
+        self._accepted += 1
+        self._ready.append(stage)
 
     def _chosen(self, stage: int) -> bool:
         """Return whether a stage runs; where it does not, end it."""
@@ -343,24 +350,27 @@ class Engine:
         graph = self._graph
         bag = self._bag
         spec = graph.specs[stage]
-        form = graph.forms[stage]
+        target = graph.targets[stage]
         direct = graph.direct[stage]
-        if direct or form.is_async or form.is_managed:  # a plain function starts when it has its thread
+        if direct or not graph.forms[stage].is_threaded:  # a plain function starts when it has its thread
             bag.states[stage] = RUNNING
             bag.started[stage] = self._now()
             if self._announcer.listeners:
                 self._announcer.stage_started(spec.name)
         inputs = StageInputs(bag, spec.name, spec.local_names or spec.dependencies, graph.dependencies[stage])
         ctx = StageContext(spec.name, self._snapshot, inputs, spec.config, 1, self._announcer.stage_emitted)
-        target = graph.targets[stage]
         error: BaseException | None = None
         try:
-            if direct:
-                returned = await (call_class if form.is_class else call_function)(target, ctx)
+            if direct == DIRECT_FUNCTION:
+                returned = await call_function(target, ctx)
+            elif direct == DIRECT_CLASS:
+                returned = await call_class(target, ctx)
             else:
+                form = graph.forms[stage]
                 note_start = partial(self._note_thread, stage)
                 returned = await run_special(form, target, ctx, spec.timeout, self._limiter, self._shutdown, note_start)
-            output = returned if returned.__class__ is StageOutput else to_output(returned)
+            cls = returned.__class__
+            output = returned if cls is StageOutput else make_ok(returned) if cls is dict else to_output(returned)
         except BaseException as raised:
             error = raised
         task = current_task()
@@ -368,7 +378,7 @@ class Engine:
             left_open = await close_nurseries(task)
             left_open.__context__ = error
             error = left_open
-        ctx._close()  # noqa: SLF001 (closed where it was made)
+        ctx._emit = inputs._bag = None  # noqa: SLF001 (closed where they were made)
         bag.ended[stage] = self._now()
         if error is None:
             self._complete(stage, output)
@@ -393,11 +403,12 @@ class Engine:
         status = output.status
         if status is _STATUS_OK:
             self._replied += 1
-            self._bag.outputs[stage] = output
+            bag = self._bag
+            bag.outputs[stage] = output
+            bag.states[stage] = OK
             if self._announcer.listeners:
                 self._notice_overrun(stage)
                 self._announcer.stage_ended(self._graph.names[stage], OK, "")
-            self._bag.states[stage] = OK
             self._remaining -= 1
             if not self._remaining:
                 self._wake()
@@ -486,13 +497,7 @@ class Engine:
 
     def _release(self, stage: int) -> None:
         """Start, or decide, the stages that waited for nothing but this one."""
-        flags = self._tracker.flags
         for dependent in self._tracker.count_down(stage):
-            if flags[dependent] or self._end is not None:
-                self._consider(dependent)
-            else:
-                self._bag.states[dependent] = TOLD
-                self._accepted += 1
-                self._ready.append(dependent)
+            self._consider(dependent)
         if self._ready and not self._unbegun:  # else the last of those to begin pumps
             self._pump_in_context()

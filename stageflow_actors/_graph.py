@@ -24,6 +24,9 @@ CONDITIONAL: Final = 1
 BELOW_SKIPPED: Final = 2
 BELOW_BAD: Final = 4
 
+DIRECT_FUNCTION: Final = 1
+DIRECT_CLASS: Final = 2
+
 
 @final
 class Graph:
@@ -54,7 +57,7 @@ class Graph:
         self.flags = bytearray(CONDITIONAL if spec.when is not None else 0 for spec in specs)
         self.forms: list[RunnerForm] = []
         self.direct = bytearray()
-        """Whether an attempt is one await and no more: no thread, no timeout, no context manager."""
+        """Whether an attempt is one await and no more (no thread, no timeout, no context manager), and of what."""
         self.targets: list[Callable[..., Any]] = []
         """What is called: the class, or a function of the context."""
 
@@ -84,7 +87,8 @@ def compile_graph(pipeline: str, specs: Sequence[StageSpec]) -> Graph:
             found = known[id(spec.runner)] = form, bind_runner(spec.runner, form)
         form = found[0]
         graph.forms.append(form)
-        graph.direct.append(form.is_async and not form.is_managed and spec.timeout is None)
+        is_direct = form.is_async and not form.is_managed and spec.timeout is None
+        graph.direct.append((DIRECT_CLASS if form.is_class else DIRECT_FUNCTION) if is_direct else 0)
         graph.targets.append(found[1])
     return graph
 

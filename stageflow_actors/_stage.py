@@ -57,6 +57,11 @@ class RunnerForm:
     is_managed: bool
     """Whether each attempt enters the instance as an async context manager."""
 
+    @property
+    def is_threaded(self) -> bool:
+        """Whether an attempt begins when it has a thread, and not with its task."""
+        return not self.is_async and not self.is_managed
+
 
 _TAKES_CONTEXT: Final = "a stage takes its context, and nothing more that has no default"
 
@@ -331,8 +336,3 @@ class StageContext:
     def __repr__(self) -> str:
         """Name the stage, the attempt and the run."""
         return f"<StageContext of {self._name!r}, attempt {self._attempt}, run {self._snapshot.run_id}>"
-
-    def _close(self) -> None:
-        """Cut the links into the run, so that a traceback that keeps this context keeps no run."""
-        self._emit = None
-        self._inputs._close()  # noqa: SLF001 (its own file's other half)

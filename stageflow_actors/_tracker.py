@@ -8,6 +8,8 @@ from ._graph import BELOW_BAD, BELOW_SKIPPED
 from ._policy import ISOLATED, OK, PENDING, SKIPPED, Decision, decide, isolates_at_stop
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ._bag import OutputBag
     from ._graph import Graph
 
@@ -16,31 +18,36 @@ if TYPE_CHECKING:
 class Tracker:
     """The counts of one run, over its graph and the states in its bag."""
 
-    __slots__ = ("_bag", "_graph", "flags", "unmet")
+    __slots__ = ("_bag", "_dependents", "_graph", "_states", "flags", "unmet")
 
     def __init__(self, graph: Graph, bag: OutputBag) -> None:
         self._graph = graph
         self._bag = bag
+        self._dependents = graph.dependents
+        self._states = bag.states
         self.unmet = graph.unmet[:]
         """How many dependencies of a stage have not ended."""
         self.flags = graph.flags[:]
         """What makes a stage's start more than its last dependency having ended well."""
 
-    def count_down(self, stage: int) -> list[int]:
+    def count_down(self, stage: int) -> Sequence[int]:
         """Count a stage that has ended down for its dependents; return those that now wait for nothing."""
-        unmet = self.unmet
-        state = self._bag.states[stage]
-        dependents = self._graph.dependents[stage]
+        dependents = self._dependents[stage]
+        state = self._states[stage]
         if state != OK:
             mark = BELOW_SKIPPED if state == SKIPPED else BELOW_BAD
             for dependent in dependents:
                 self.flags[dependent] |= mark
-        ready = []
+        unmet = self.unmet
+        ready: list[int] | None = None
         for dependent in dependents:
             unmet[dependent] = count = unmet[dependent] - 1
             if not count:
-                ready.append(dependent)
-        return ready
+                if ready is None:
+                    ready = [dependent]
+                else:
+                    ready.append(dependent)
+        return ready or ()
 
     def judge(self, stage: int) -> Decision:
         """Return what the trigger of a stage says whose dependencies have all ended."""

@@ -1210,3 +1210,26 @@ async def test_a_plain_def_is_pending_until_it_has_a_thread(mock_clock):
         gate.set()
         result = await run.result()
     assert sorted(timing.duration for timing in result.timings.values()) == [0, 10]
+
+
+async def test_a_context_that_is_kept_closes_with_its_stage():
+    kept = []
+
+    async def keeps(ctx):
+        kept.append(ctx)
+        ctx.emit("in time")
+
+    async with Supervisor() as supervisor:
+        run = supervisor.start(Pipeline("p").with_stage("a", nothing).with_stage("b", keeps, dependencies="a"))
+        async with run.events() as stream:
+            emitted = []
+            async for event in stream:
+                if type(event).__name__ == "StageEmitted":
+                    emitted.append(event.event)
+                elif kept:
+                    kept[0].emit("too late")
+        await run.result()
+    assert emitted == ["in time"]
+    with pytest.raises(RuntimeError, match="stage 'b' has ended, and with it its inputs"):
+        kept[0].inputs.get("anything")
+    assert kept[0].stage_name == "b"
