@@ -115,6 +115,12 @@ class ThreadedCall:
     async def acquire_on_behalf_of(self, borrower: object) -> None:
         """Wait for a place for the thread; the attempt's time begins when there is one."""
         await self._limiter.acquire_on_behalf_of(borrower)
+        try:
+            # The limiter's own last step is shielded: the run may have stopped meanwhile.
+            await trio.lowlevel.checkpoint_if_cancelled()
+        except BaseException:
+            self._limiter.release_on_behalf_of(borrower)
+            raise
         self._admitted = True
         self._on_start()
 

@@ -534,3 +534,22 @@ def test_an_interrupt_at_admission_leaves_no_run_that_nobody_drives(method):
 
     with pytest.raises(KeyboardInterrupt):
         trio.run(main)
+
+
+async def test_no_thread_is_begun_after_the_stop():
+    """The last step of a limiter is shielded: a stage may get its place in the batch in which the run stops."""
+    ran = []
+
+    def work(ctx):
+        ran.append(ctx.stage_name)
+
+    async def fail(ctx):
+        raise ValueError("boom")
+
+    pipeline = Pipeline("p").with_stages(parallel_stages("t{key}", work, range(3))).with_stage("bad", fail)
+    async with Supervisor(max_threads=1) as supervisor:
+        with pytest.raises(PipelineFailedError) as caught:
+            await supervisor.run(pipeline)
+        assert ran == []
+        assert set(caught.value.result.states.values()) == {StageState.CANCELLED, StageState.FAILED}
+        assert (await supervisor.run(Pipeline("q").with_stage("t", work))).ok  # its place was given back

@@ -1,0 +1,174 @@
+"""What a drawn run is to do: plain values, drawn before trio starts and read by runtime and model alike."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Any
+
+import attrs
+
+from stageflow_actors import Trigger
+
+CLEANUP = 0.125
+"""Virtual seconds that the `__aexit__` of a managed stage takes."""
+
+
+GIVEN_SUM = 100
+"""What the data of an overridden stage holds under `sum`."""
+
+
+class Act(Enum):
+    """What a stage does once it has slept."""
+
+    OK = "ok with data"
+    MAPPING = "a plain mapping"
+    NONE = "None"
+    ROUTE = "ok with a label"
+    SKIP = "skip"
+    SKIP_DATA = "skip with data"
+    FAIL = "fail with a text"
+    FAIL_ERROR = "fail with an exception"
+    RETRY = "retry"
+    WRONG_TYPE = "return what is no output"
+    UNFREEZABLE = "return data that cannot be frozen"
+    UNDECLARED = "ask for a stage that is no dependency"
+    RAISE = "raise an exception"
+    RAISE_UNPRINTABLE = "raise an exception whose str() raises"
+    RAISE_GROUP = "raise a group"
+    OWN_SCOPE = "cancel a scope of its own, and return"
+    KEPT_CANCELLED = "raise the Cancelled of a scope of its own outside of it"
+    MIXED_GROUP = "raise such a Cancelled in a group with an exception"
+    CHILD_FAILS = "open a nursery whose child raises"
+    NURSERY_LEFT_OPEN = "return with a nursery open"
+    NURSERY_LEFT_OPEN_FAILING = "return with a nursery open whose child raises when cancelled"
+    CANCEL = "cancel the run by its reply"
+    ABORT = "raise what is no Exception"
+
+
+class Reaction(Enum):
+    """What a stage does when it is cancelled while it sleeps."""
+
+    PASS = "let it through"
+    SWALLOW = "return a value all the same"
+    MESSY = "raise in cleanup"
+    MIXED = "raise a group of the Cancelled and an error of cleanup"
+    SHIELDED = "not notice"
+
+
+class Form(Enum):
+    """What kind of runner a stage has."""
+
+    FUNCTION = "async function"
+    PARTIAL = "partial of an async function"
+    CALLABLE = "object with an async __call__"
+    INSTANCE = "instance"
+    CLASS = "class"
+    CLASS_PARTIAL = "partial of a class"
+    MANAGED = "class that is a context manager"
+    THREAD = "plain def"
+    THREAD_INSTANCE = "instance with a plain def"
+    THREAD_CLASS = "class with a plain def"
+    THREAD_MANAGED = "class with a plain def that is a context manager"
+
+
+THREADED = frozenset({Form.THREAD, Form.THREAD_INSTANCE, Form.THREAD_CLASS, Form.THREAD_MANAGED})
+FRESH = frozenset({Form.CLASS, Form.CLASS_PARTIAL, Form.MANAGED, Form.THREAD_CLASS, Form.THREAD_MANAGED})
+"""The forms of which every attempt gets an instance of its own."""
+MANAGED = frozenset({Form.MANAGED, Form.THREAD_MANAGED})
+
+
+class Ask(Enum):
+    """What the `when` of a stage is."""
+
+    TRUE = "a predicate that says yes"
+    FALSE = "a predicate that says no"
+    RAISE = "a predicate that raises"
+    EVEN = "a predicate of the inputs' data"
+    ROUTE = "a route"
+
+
+class Brief:
+    """Shows only what is not the default: a failing example has a dozen stages."""
+
+    def __repr__(self) -> str:
+        values = {field: getattr(self, field.name) for field in attrs.fields(type(self))}  # type: ignore[arg-type]
+        shown = [
+            f"{field.name}={value!s}" if isinstance(value, Enum) else f"{field.name}={value!r}"
+            for field, value in values.items()
+            if value != field.default
+        ]
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+    def _repr_pretty_(self, printer: Any, _cycle: object) -> None:
+        """Keep Hypothesis from printing every field."""
+        printer.text(repr(self))
+
+
+@attrs.frozen
+class When:
+    """The condition of a stage."""
+
+    ask: Ask
+    router: str = ""
+    label: str = ""
+
+
+@attrs.frozen(repr=False)
+class StagePlan(Brief):
+    """One stage."""
+
+    name: str
+    dependencies: tuple[str, ...] = ()
+    trigger: Trigger = Trigger.ALL_SUCCESS
+    act: Act = Act.OK
+    reaction: Reaction = Reaction.PASS
+    form: Form = Form.FUNCTION
+    checkpoints: int = 0
+    sleep: float = 0.0
+    timeout: float | None = None
+    when: When | None = None
+    value: int = 0
+    label: str = "left"
+
+
+class Way(Enum):
+    """How a run is stopped from outside."""
+
+    SCOPE = "a cancel scope around it"
+    HANDLE = "Run.cancel"
+    TIMEOUT = "the timeout of the run"
+
+
+@attrs.frozen
+class Stop:
+    """When a run is stopped, and how."""
+
+    way: Way
+    at: float | None = None
+    """At this virtual time."""
+    entry: int | None = None
+    """Or at this entry of the trace, from inside the stage or predicate that makes it."""
+
+
+@attrs.frozen(repr=False)
+class RunPlan(Brief):
+    """One run."""
+
+    stages: tuple[StagePlan, ...]
+    """In the order in which they are added to the pipeline."""
+    continue_on_failure: bool = True
+    started: bool = False
+    """Whether by `Supervisor.start`, else by `Supervisor.run`."""
+    targets: tuple[str, ...] | None = None
+    overrides: tuple[tuple[str, str], ...] = ()
+    """Names, and what is given for them: `mapping`, `ok`, `skip`."""
+    stop: Stop | None = None
+    seed: int = 0
+    """Of trio's scheduler."""
+    jitter: int = 0
+    """At most as many extra checkpoints before and after each stage."""
+
+    @property
+    def by_name(self) -> dict[str, StagePlan]:
+        """The stages by name."""
+        return {stage.name: stage for stage in self.stages}
