@@ -116,10 +116,13 @@ def make_spec(
     if not inspected:
         inspect_runner(runner, pipeline=pipeline, stage=name)
     names = _name_dependencies(name, dependencies, pipeline)
+    own_kind = kind is None
     if kind is None:
         kind = getattr(_innermost(runner), "kind", None) or StageKind.WORK
     if kind.__class__ is not StageKind:
-        kind = _read_enum(StageKind, "kind", kind, pipeline, name)
+        mistaken = isinstance(kind, str) and not own_kind
+        hint = f"if this one needs a stage {kind!r}, write dependencies={kind!r}" if mistaken else None
+        kind = _read_enum(StageKind, "kind", kind, pipeline, name, hint)
     if trigger.__class__ is not Trigger:
         trigger = _read_enum(Trigger, "trigger", trigger, pipeline, name)
     if timeout is not None:
@@ -143,12 +146,15 @@ def _innermost(runner: Any) -> Any:
     return runner
 
 
-def _read_enum(enum: type[Any], what: str, value: object, pipeline: str | None, stage: str) -> Any:
+def _read_enum(
+    enum: type[Any], what: str, value: object, pipeline: str | None, stage: str, otherwise: str | None = None
+) -> Any:
     try:
         return enum(value)
     except ValueError:
         choices = [member.value for member in enum]
         hint = nearest(str(value).lower(), choices)
+        hint = hint or otherwise
         refuse(f"{what} must be one of {', '.join(choices)}, not {value!r}", pipeline=pipeline, stage=stage, hint=hint)
 
 

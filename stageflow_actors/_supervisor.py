@@ -204,6 +204,9 @@ class Supervisor:
         if self._nursery is not None:
             message = "a supervisor can be entered once; make another"
             raise RuntimeError(message)
+        if not trio.lowlevel.in_trio_run():
+            message = "a supervisor runs inside trio, and this is no trio task; start it with trio.run(...)"
+            raise RuntimeError(message)
         self._limiter = trio.CapacityLimiter(self._max_threads)
         self._manager = trio.open_nursery()
         self._nursery = await self._manager.__aenter__()

@@ -153,7 +153,7 @@ RANGE = "; for numbered stages give range(n), for a single one use with_stage"
             {"dependencies": "score-a"},
             "stage 'score-a': 'score-a' depends on itself; remove it from its dependencies",
         ),
-        ({"kind": "zzz"}, f"stage 'score-a': {KINDS}'zzz'"),
+        ({"kind": "zzz"}, f"stage 'score-a': {KINDS}'zzz'; if this one needs a stage 'zzz', write dependencies='zzz'"),
         ({"timeout": -1}, "stage 'score-a': timeout must be a positive number of seconds, not -1"),
         (
             {"when": route("fetch", "go")},

@@ -178,7 +178,7 @@ TRIGGERS = "trigger must be one of all_success, none_failed, one_success, all_do
     [
         ("wrok", "'wrok'; did you mean 'work'?"),
         ("WORK", "'WORK'; did you mean 'work'?"),
-        ("zzz", "'zzz'"),
+        ("zzz", "'zzz'; if this one needs a stage 'zzz', write dependencies='zzz'"),
         (5, "5"),
         ([], "[]"),
     ],

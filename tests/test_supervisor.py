@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
 import threading
 from datetime import UTC, datetime
@@ -1233,3 +1234,8 @@ async def test_a_context_that_is_kept_closes_with_its_stage():
     with pytest.raises(RuntimeError, match="stage 'b' has ended, and with it its inputs"):
         kept[0].inputs.get("anything")
     assert kept[0].stage_name == "b"
+
+
+def test_outside_trio_the_message_says_what_to_do():
+    with pytest.raises(RuntimeError, match=r"this is no trio task; start it with trio\.run"):
+        asyncio.run(Pipeline("p").with_stage("s", nothing).run())
