@@ -185,8 +185,14 @@ class StageInputs:
             MissingKeyError: Its data has no such key; the message says which it has.
             UndeclaredDependencyError: `stage` is not among the dependencies.
         """
-        bag, number = self._find(stage)
-        data = (bag.outputs[number] or self.output(stage)).data
+        names = self._names
+        if len(names) < _FEW:
+            try:
+                # Nearly always all is well: then no question is asked. If not, what follows says why.
+                return self._bag.outputs[self._positions[names.index(stage)]].data[key]  # type: ignore[union-attr]
+            except (AttributeError, LookupError, ValueError):
+                pass
+        data = self.output(stage).data
         if key not in data:
             has = f"only {list_names(data)}" if data else "it has no data"
             problem = f"the output of {stage!r} has no key {key!r}, {has}"
