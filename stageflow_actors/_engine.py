@@ -222,9 +222,10 @@ class Engine:
         roots = [stage for stage, count in enumerate(self._tracker.unmet) if not count]
         given = {self._graph.positions[name]: output for name, output in self._overrides.items()}
         for stage, output in given.items():
+            self._bag.outputs[stage] = output
+            self._end_stage(stage, OK if output.status is _STATUS_OK else SKIPPED, "given by overrides")
+        for stage in given:
             if self._end is None:
-                self._bag.outputs[stage] = output
-                self._end_stage(stage, OK if output.status is _STATUS_OK else SKIPPED, "given by overrides")
                 self._release(stage)
         for stage in roots:
             if self._bag.states[stage] == PENDING:

@@ -553,3 +553,37 @@ async def test_no_thread_is_begun_after_the_stop():
         assert ran == []
         assert set(caught.value.result.states.values()) == {StageState.CANCELLED, StageState.FAILED}
         assert (await supervisor.run(Pipeline("q").with_stage("t", work))).ok  # its place was given back
+
+
+async def test_a_stop_cancels_a_stage_that_one_success_would_have_started(autojump_clock):
+    async def fail(ctx):
+        await trio.sleep(1)
+        raise ValueError("boom")
+
+    pipeline = (
+        Pipeline("p")
+        .with_stage("good", nothing)
+        .with_stage("bad", fail)
+        .with_stage("either", nothing, dependencies=("good", "bad"), trigger=Trigger.ONE_SUCCESS)
+        .with_stage("both", nothing, dependencies=("good", "bad"))
+    )
+    with pytest.raises(PipelineFailedError) as caught:
+        await pipeline.run()
+    assert caught.value.result.states["either"] is StageState.CANCELLED
+    assert caught.value.result.states["both"] is StageState.ISOLATED
+
+
+async def test_outputs_that_are_given_stay_whatever_happens():
+    def odd(inputs):
+        raise ValueError("odd")
+
+    pipeline = (
+        Pipeline("p")
+        .with_stage("a", forever)
+        .with_stage("b", nothing, dependencies="a", when=odd)
+        .with_stage("c", forever)
+    )
+    async with Supervisor() as supervisor:
+        with pytest.raises(PipelineFailedError) as caught:
+            await supervisor.run(pipeline, overrides={"a": {}, "c": {"n": 1}})
+    assert caught.value.result.data("c") == {"n": 1}
