@@ -28,7 +28,7 @@ from ._result import Ledger, RunEnd, RunEnding, RunResult
 from ._shutdown import Shutdown
 from ._spec import name_condition
 from ._stage import StageContext, StageInputs
-from ._traceback import drop_own_frames
+from ._traceback import clear_own_frames, drop_own_frames
 from ._tracker import Tracker
 from .errors import LedgerError, StageflowError, ThreadAbandonedError
 
@@ -145,6 +145,7 @@ class Engine:
                     self.stop(RunEnding.CANCELLED, describe_error(error))
                     self._nursery.cancel_scope.cancel()
         self._finish()
+        del self  # the traceback of a condition that failed at the start may keep this frame
 
     def unwrap(self) -> RunResult:
         """Return the result of a run that is over, or raise what it ended with."""
@@ -244,6 +245,8 @@ class Engine:
         return Abort.SUCCEEDED
 
     def _finish(self) -> None:
+        for failure in self._bag.failures.values():
+            clear_own_frames(failure.error)
         end = self._end or RunEnd(RunEnding.COMPLETED)
         ledger = self._balance()
         self.result = RunResult(self._graph, self._bag, self.identity, end, ledger)

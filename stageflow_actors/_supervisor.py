@@ -105,7 +105,10 @@ class Supervisor:
             await engine.execute()
         finally:
             self._forget(engine)
-        return engine.unwrap()
+        try:
+            return engine.unwrap()
+        finally:
+            del engine  # the traceback of a condition that failed at the start may keep this frame
 
     @enable_ki_protection
     def start(

@@ -58,7 +58,7 @@ class ThreadedCall:
     ) -> None:
         self._function = function
         self._limiter = limiter
-        self._on_start = on_start
+        self._on_start: Callable[[], None] | None = on_start
         self._token = trio.lowlevel.current_trio_token()
         self._outcome: outcome.Outcome[Any] | None = None
         self._ended = trio.Event()
@@ -73,7 +73,7 @@ class ThreadedCall:
             ThreadAbandonedError: It was cancelled, and the thread outlived the shutdown budget.
         """
         try:
-            result = await trio.to_thread.run_sync(
+            await trio.to_thread.run_sync(
                 self._work,
                 ctx,
                 abandon_on_cancel=True,
@@ -84,7 +84,7 @@ class ThreadedCall:
             if not self._admitted:
                 raise
         else:
-            return result.unwrap()
+            return self._take_outcome()
         self._watched = True
         if self._outcome is None:
             with trio.CancelScope(shield=True, deadline=shutdown.deadline()):
@@ -94,16 +94,22 @@ class ThreadedCall:
             problem = f"its thread was still running {shutdown.seconds:g} s after it was cancelled"
             hint = "let it call trio.from_thread.check_cancelled() now and then"
             raise ThreadAbandonedError(problem, seconds=shutdown.seconds, hint=hint)
-        return self._outcome.unwrap()
+        return self._take_outcome()
 
-    def _work(self, ctx: StageContext) -> outcome.Outcome[Any]:
+    def _take_outcome(self) -> Any:
+        """Return or raise what the function did, and keep no reference to it."""
+        result, self._outcome = self._outcome, None
+        assert result is not None
+        return result.unwrap()
+
+    def _work(self, ctx: StageContext) -> None:
+        # Not returned: trio's own frames in this thread would keep the error whose traceback keeps them.
         result: outcome.Outcome[Any] = outcome.capture(next, apart(self._function, ctx))
         # Either this thread sees that it is watched, or the loop sees the outcome: each of the two
         # writes before it reads.
         self._outcome = result
         if self._watched:
             self._tell_end(ctx.stage_name, result)
-        return result
 
     def _tell_end(self, stage: str, result: outcome.Outcome[Any]) -> None:
         if self._abandoned:
@@ -122,7 +128,9 @@ class ThreadedCall:
             self._limiter.release_on_behalf_of(borrower)
             raise
         self._admitted = True
-        self._on_start()
+        on_start, self._on_start = self._on_start, None  # it leads to the run, and frames of the thread lead here
+        assert on_start is not None
+        on_start()
 
     def release_on_behalf_of(self, borrower: object) -> None:
         """Give the place back: trio calls this when the thread has really ended."""
