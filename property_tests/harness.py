@@ -104,10 +104,14 @@ async def _supervise(
     pipeline = build(plan, recorder)
     recorder.began = trio.current_time()
     stop = plan.stop
+    if plan.scope_at is not None:
+        scope.deadline = recorder.began + plan.scope_at
     if stop is not None and stop.way is Way.SCOPE:
         recorder.stop = scope.cancel
         if stop.at is not None:
             scope.deadline = recorder.began + stop.at
+        if stop.entry == 0:
+            recorder.stop_now()
     try:
         async with Supervisor() as supervisor:
             if plan.started:
@@ -160,6 +164,8 @@ async def _start(
         outcome.recorder.stop = lambda: run.cancel("from outside")
         if stop.at is not None:
             nursery.start_soon(_stop_later, outcome.recorder, stop.at)
+        if stop.entry == 0:
+            outcome.recorder.stop_now()
     try:
         outcome.result = await run.result()
         outcome.returned = True

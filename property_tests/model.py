@@ -238,10 +238,10 @@ def settle(plan: RunPlan, ended: dict[str, StageState]) -> set[str]:
         ended: The states of the stages that had ended by then.
     """
     states = dict(ended)
+    given = dict(plan.overrides)
+    others = [stage for stage in wanted(plan) if stage.name not in given]
     while True:
-        added = {
-            stage.name: ISOLATED for stage in wanted(plan) if stage.name not in states and _isolates(stage, states)
-        }
+        added = {stage.name: ISOLATED for stage in others if stage.name not in states and _isolates(stage, states)}
         if not added:
             return {name for name in states if name not in ended}
         states |= added

@@ -1,125 +1,126 @@
-"""Break the runtime on purpose, one place at a time, and see which test notices.
+"""Breaks the runtime on purpose, one mutation at a time, and shows which test notices.
 
-    python property_tests/mutate.py [NAME ...]
-
-Each mutation is made in a copy of the project, whose tests then run up to the first failure. Prints a
-table, and exits with 1 if a mutation survives. Takes some minutes.
+Run it from the root of the repository: `python property_tests/mutate.py`. It works on a temporary copy,
+prints a table, and exits with 1 if a mutation survives or can no longer be applied.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
-import attrs
+if __package__:
+    from .mutations import MUTATIONS, Mutation
+else:
+    sys.path.insert(0, str(Path(__file__).resolve().parent))
+    from mutations import MUTATIONS, Mutation
 
 ROOT = Path(__file__).resolve().parent.parent
-TESTS = ("property_tests", "tests/test_traps.py", "tests/test_supervisor.py", "tests/test_memory.py")
-
-
-@attrs.frozen
-class Mutation:
-    """One text in one file of the package, and what takes its place."""
-
-    name: str
-    file: str
-    old: str
-    new: str
-
-
-MUTATIONS = (
-    Mutation("flip a comparison: isolate at the wrong trigger", "_policy.py", "if bad:\n", "if not bad:\n"),
-    Mutation("one_success runs without an ok", "_policy.py", "Trigger.ONE_SUCCESS and ok:", "Trigger.ONE_SUCCESS:"),
-    Mutation("a stop isolates below all_done", "_policy.py", "if not bad or trigger", "if not bad and trigger"),
-    Mutation("drop a decrement", "_tracker.py", "unmet[dependent] = count = unmet", "count = unmet"),
-    Mutation(
-        "start a stage before its last dependency",
-        "_tracker.py",
-        "            if not count:",
-        "            if count < 2:",
-    ),
-    Mutation("forget that a dependency was skipped", "_tracker.py", "BELOW_SKIPPED if state == SKIPPED else", "0 and"),
-    Mutation("skip a cause", "_bag.py", "for stage in dependencies if", "for stage in reversed(dependencies) if"),
-    Mutation("a stop isolates one level only", "_tracker.py", "work.extend(dependent for", "list(dependent for"),
-    Mutation("lose a reply in the ledger", "_engine.py", "self._replied += 1\n            bag =", "bag ="),
-    Mutation("lose a failure in the ledger", "_engine.py", "self._failed += 1\n        self._fail", "self._fail"),
-    Mutation(
-        "run an unbegun stage after the stop",
-        "_engine.py",
-        "        if self._end is not None:\n            self._cancelled += 1\n",
-        "        if False:\n            self._cancelled += 1\n",
-    ),
-    Mutation("share the context of who finished last", "_engine.py", "self._context.run(self._pump)", "self._pump()"),
-    Mutation("freeze mappings shallowly", "_freeze.py", "value = dict(frozen)\n                break", "pass"),
-    Mutation(
-        "freeze lists shallowly",
-        "_freeze.py",
-        "tuple([item if item.__class__ in _ATOMS else _freeze(item) for item in value])\n    if cls is tuple",
-        "tuple(value)\n    if cls is tuple",
-    ),
-    Mutation(
-        "swallow the caller's cancellation",
-        "_engine.py",
-        "            if interrupted is not None:\n                raise interrupted\n",
-        "",
-    ),
-    Mutation(
-        "a cancel wins over a failure", "_engine.py", "elif self._fail_fast and self._stopped", "elif not self._stopped"
-    ),
-    Mutation("overlook a nursery that was left open", "_engine.py", "if task.child_nurseries:", "if False:"),
-    Mutation("keep own frames in tracebacks", "_engine.py", "        drop_own_frames(error)\n", ""),
-    Mutation("a thread's timeout counts the wait", "_threads.py", "        self._on_start()\n", ""),
-    Mutation("begin a thread after the stop", "_threads.py", "await trio.lowlevel.checkpoint_if_cancelled()", "pass"),
+PACKAGE = "stageflow_actors"
+# A failing example needs no shrinking here, the same examples are drawn for every mutation, and none is
+# kept from one mutation for the next.
+PROFILE = """
+from hypothesis import HealthCheck, Phase, settings
+settings.register_profile(
+    "mutate", deadline=None, derandomize=True, database=None, phases=[Phase.explicit, Phase.generate],
+    max_examples={examples}, suppress_health_check=list(HealthCheck),
 )
+"""
+SECONDS = 900
+"""Real seconds after which the tests count as hung, which counts as noticing."""
 
 
-def mutate(mutation: Mutation, copy: Path) -> None:
-    """Apply a mutation; the text must be there exactly once."""
-    path = copy / "stageflow_actors" / mutation.file
-    text = path.read_text(encoding="utf-8")
-    if text.count(mutation.old) != 1:
-        message = f"{mutation.name}: {mutation.file} has the text {text.count(mutation.old)} times, not once"
-        raise SystemExit(message)
-    path.write_text(text.replace(mutation.old, mutation.new), encoding="utf-8")
+class Bench:
+    """A copy of the repository in which the tests run against mutated code."""
 
+    def __init__(self, folder: Path, tests: list[str], examples: int) -> None:
+        self.folder = folder
+        self._tests = tests
+        ignore = shutil.ignore_patterns(".*", "__pycache__", "dist", "build")
+        shutil.copytree(ROOT, folder, ignore=ignore, dirs_exist_ok=True)
+        (folder / "mutate_profile.py").write_text(PROFILE.format(examples=examples), encoding="utf-8")
+        self._environment = {**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
+        imported = self._python("-c", f"import {PACKAGE}; print({PACKAGE}.__file__)").stdout.strip()
+        if not imported.startswith(str(folder)):
+            sys.exit(f"the copy is not what is imported, but {imported}")
 
-def find_catcher(copy: Path) -> str | None:
-    """Return the first test that fails in a copy, or None."""
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *TESTS]
-    environment = {**os.environ, "PYTHONPATH": str(copy)}
-    try:
-        done = subprocess.run(
-            command, cwd=copy, env=environment, capture_output=True, text=True, timeout=400, check=False
+    def _python(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, *arguments],
+            cwd=self.folder,
+            env=self._environment,
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+            check=False,
         )
-    except subprocess.TimeoutExpired:
-        return "(the tests hang)"
-    if done.returncode == 0:
-        return None
-    found = re.search(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
-    return found[1] if found else f"(exit {done.returncode}) {done.stdout[-300:]}"
+
+    def run(self) -> str | None:
+        """Run the tests; return what noticed something first, or None where nothing did."""
+        options = ["-p", "mutate_profile", "--hypothesis-profile=mutate", "-p", "no:cacheprovider"]
+        try:
+            done = self._python("-m", "pytest", "-x", "-q", "--tb=no", *options, *self._tests)
+        except subprocess.TimeoutExpired:
+            return f"hung for {SECONDS} s"
+        if done.returncode == 0:
+            return None
+        found = re.search(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
+        return found[1] if found else f"pytest ended with {done.returncode}: {done.stderr[-200:] or done.stdout[-200:]}"
+
+    def try_out(self, mutation: Mutation) -> str | None:
+        """Run the tests with a mutation applied."""
+        path = self.folder / PACKAGE / mutation.file
+        text = path.read_text(encoding="utf-8")
+        path.write_text(text.replace(mutation.old, mutation.new), encoding="utf-8")
+        try:
+            return self.run()
+        finally:
+            path.write_text(text, encoding="utf-8")
 
 
-def main(names: list[str]) -> int:
-    """Try the mutations whose names contain one of `names`, or all."""
+def find_stale(mutations: list[Mutation]) -> list[Mutation]:
+    """Return the mutations whose text does not occur exactly once."""
+    texts = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / PACKAGE).glob("*.py")}
+    return [mutation for mutation in mutations if texts.get(mutation.file, "").count(mutation.old) != 1]
+
+
+def main() -> int:
+    """Try every mutation; return the exit code."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("tests", nargs="*", default=["property_tests", "tests"], help="what to run")
+    parser.add_argument("--only", default="", help="part of the names of the mutations to try")
+    parser.add_argument("--examples", type=int, default=100, help="examples a property test")
+    parser.add_argument("--list", action="store_true", help="only say which mutations there are, and which are stale")
+    options = parser.parse_args()
+    chosen = [mutation for mutation in MUTATIONS if options.only in mutation.name]
+    stale = find_stale(chosen)
+    for mutation in chosen if options.list else stale:
+        print(f"{'STALE' if mutation in stale else 'ok':6} {mutation.file:18} {mutation.name}")
+    if options.list or not chosen:
+        return bool(stale) or not chosen
     survivors = 0
-    for mutation in MUTATIONS:
-        if names and not any(name in mutation.name for name in names):
-            continue
-        with tempfile.TemporaryDirectory() as folder:
-            copy = Path(folder, "project")
-            ignored = shutil.ignore_patterns(".venv", ".git", ".hypothesis", ".*_cache", "__pycache__")
-            shutil.copytree(ROOT, copy, ignore=ignored)
-            mutate(mutation, copy)
-            catcher = find_catcher(copy)
-        survivors += catcher is None
-        print(f"{mutation.name:50} {catcher or 'SURVIVES'}", flush=True)
-    return 1 if survivors else 0
+    with tempfile.TemporaryDirectory(prefix="mutate-") as folder:
+        bench = Bench(Path(folder), options.tests, options.examples)
+        broken = bench.run()
+        if broken is not None:
+            print(f"without any mutation the tests do not pass: {broken}")
+            return 1
+        for mutation in [mutation for mutation in chosen if mutation not in stale]:
+            began = time.monotonic()
+            noticed = bench.try_out(mutation)
+            survivors += noticed is None
+            took = time.monotonic() - began
+            print(f"{mutation.file:18} {mutation.name:55} {noticed or 'SURVIVED'}  ({took:.0f} s)", flush=True)
+    print(f"{len(chosen)} mutations, {survivors} survived, {len(stale)} stale")
+    return bool(survivors or stale)
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
+    sys.exit(main())

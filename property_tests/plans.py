@@ -125,6 +125,8 @@ class StagePlan(Brief):
     form: Form = Form.FUNCTION
     checkpoints: int = 0
     sleep: float = 0.0
+    nested: bool = False
+    """Whether it sleeps in a run of its own, inside a stage of another pipeline."""
     timeout: float | None = None
     when: When | None = None
     value: int = 0
@@ -147,7 +149,7 @@ class Stop:
     at: float | None = None
     """At this virtual time."""
     entry: int | None = None
-    """Or at this entry of the trace, from inside the stage or predicate that makes it."""
+    """Or at this entry of the trace, from inside the stage or predicate that makes it; 0 is before anything."""
 
 
 @attrs.frozen(repr=False)
@@ -163,6 +165,8 @@ class RunPlan(Brief):
     overrides: tuple[tuple[str, str], ...] = ()
     """Names, and what is given for them: `mapping`, `ok`, `skip`."""
     stop: Stop | None = None
+    scope_at: float | None = None
+    """When a scope around the run is cancelled too, whatever else stops it."""
     seed: int = 0
     """Of trio's scheduler."""
     jitter: int = 0

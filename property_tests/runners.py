@@ -34,6 +34,13 @@ class CleanupError(PlannedError):
     """What a stage raises when it is cancelled."""
 
 
+class Odd:
+    """No output. Reprs of plain objects show addresses, which differ from run to run."""
+
+    def __repr__(self) -> str:
+        return "<odd>"
+
+
 class Abort(BaseException):
     """What is no `Exception`."""
 
@@ -212,7 +219,7 @@ async def behave(plan: StagePlan, recorder: Recorder, ctx: StageContext) -> Any:
             for _ in range(plan.checkpoints):
                 await trio.lowlevel.checkpoint()
             if plan.sleep:
-                await trio.sleep(plan.sleep)
+                await (_sleep_in_a_run if plan.nested else trio.sleep)(plan.sleep)
     except trio.Cancelled as cancelled:
         if plan.reaction is Reaction.SWALLOW:
             return {"swallowed": plan.name}
@@ -227,6 +234,13 @@ async def behave(plan: StagePlan, recorder: Recorder, ctx: StageContext) -> Any:
         for _ in recorder.jitter():
             await trio.lowlevel.cancel_shielded_checkpoint()
         recorder.note("end", plan.name)
+
+
+async def _sleep_in_a_run(seconds: float) -> None:
+    async def sleep(_ctx: StageContext) -> None:
+        await trio.sleep(seconds)
+
+    await Pipeline("nested").with_stage("sleep", sleep).run()
 
 
 def behave_in_thread(plan: StagePlan, recorder: Recorder, ctx: StageContext) -> Any:
@@ -276,7 +290,7 @@ def _act(plan: StagePlan, ctx: StageContext) -> Any:
         case Act.CANCEL:
             return StageOutput.cancel("enough")
         case Act.WRONG_TYPE:
-            return _never_awaited() if plan.value == 9 else ([3], 3, "text", object())[plan.value % 4]
+            return _never_awaited() if plan.value == 9 else ([3], 3, "text", Odd())[plan.value % 4]
         case Act.UNFREEZABLE:
             circle: list[Any] = []
             circle.append(circle)

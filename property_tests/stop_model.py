@@ -26,7 +26,7 @@ from .model import (
     run_alone,
     settle,
 )
-from .plans import THREADED, Act, Ask, Form, Reaction, RunPlan, StagePlan
+from .plans import THREADED, Ask, Form, Reaction, RunPlan, StagePlan
 
 if TYPE_CHECKING:
     from stageflow_actors import StageState
@@ -111,7 +111,8 @@ def find_parent(plan: RunPlan, name: str, states: dict[str, StageState]) -> str:
 
 def may_fail_fast(plan: RunPlan, moment: Moment) -> str | None:
     """Return the stage whose failure stopped the run, or None where it was none."""
+    seen = predict(plan)
     for name, state in moment.ended.items():
-        if state is FAILED and (not plan.continue_on_failure or plan.by_name[name].act is Act.ABORT):
+        if state is FAILED and (not plan.continue_on_failure or seen[name].problem == ("Abort",)):
             return name
     return None

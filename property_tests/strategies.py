@@ -91,6 +91,7 @@ class Draft:
     label: str = "left"
     checkpoints: int = 0
     sleep: float = 0.0
+    nested: bool = False
     timeout: float | None = None
     reaction: Reaction = Reaction.PASS
 
@@ -152,6 +153,7 @@ def _make_stage(name: str, dependencies: tuple[str, ...], draft: Draft) -> Stage
         plan,
         checkpoints=draft.checkpoints,
         sleep=draft.sleep,
+        nested=draft.nested,
         timeout=draft.timeout,
         reaction=draft.reaction,
     )
@@ -170,7 +172,12 @@ def _drafts(acts: st.SearchStrategy[Act], *, threads: bool) -> st.SearchStrategy
         "label": st.sampled_from(LABELS),
         "checkpoints": st.integers(0, 3),
     }
-    timed = {"sleep": SLEEPS, "timeout": TIMEOUTS, "reaction": REACTIONS}
+    timed = {
+        "sleep": SLEEPS,
+        "nested": st.sampled_from([False, False, False, True]),
+        "timeout": TIMEOUTS,
+        "reaction": REACTIONS,
+    }
     return st.builds(Draft, **always, **({} if threads else timed))
 
 
@@ -226,7 +233,7 @@ def _make_plan(
     )
 
 
-_STOPS_AT_ENTRIES = st.none() | st.builds(Stop, st.sampled_from([Way.SCOPE, Way.HANDLE]), entry=st.integers(1, 20))
+_STOPS_AT_ENTRIES = st.none() | st.builds(Stop, st.sampled_from([Way.SCOPE, Way.HANDLE]), entry=st.integers(0, 20))
 _STOPS = _STOPS_AT_ENTRIES | st.builds(Stop, st.sampled_from(Way), at=STOP_TIMES)
 
 
@@ -238,7 +245,27 @@ def stopped_plans(draw: st.DrawFn, *, threads: bool = False) -> RunPlan:
         draw: Hypothesis's.
         threads: Whether some stages run in worker threads; then it is not stopped at a time.
     """
-    plan = draw(plans(acts=ACTS_THAT_STOP, threads=threads))
+    plan = draw(plans(acts=ACTS_THAT_STOP, threads=threads, parts=draw(st.booleans())))
     stop = draw(_STOPS_AT_ENTRIES if threads else _STOPS)
     started = plan.started or (stop is not None and stop.way is Way.HANDLE)
     return attrs.evolve(plan, continue_on_failure=draw(st.booleans()), stop=stop, started=started)
+
+
+def plain_stopped_plans() -> st.SearchStrategy[RunPlan]:
+    """Return a strategy for runs that fail fast, of stages that only sleep, succeed, skip or fail."""
+    drafts = st.builds(
+        Draft,
+        _PARENTS,
+        _PLACES,
+        trigger=TRIGGERS,
+        act=st.sampled_from([Act.OK] * 5 + [Act.SKIP, Act.RAISE, Act.RAISE]),
+        sleep=st.sampled_from([0.0, 0.5, 1.5]),
+    )
+    return st.builds(
+        lambda shape, drawn, seed: RunPlan(
+            tuple(_make_stage(*stage) for stage in _lay_out(shape, drawn)), continue_on_failure=False, seed=seed
+        ),
+        st.sampled_from([Shape.RANDOM, Shape.RANDOM, Shape.LAYERS]),
+        st.lists(drafts, min_size=1, max_size=MAX_STAGES),
+        st.integers(0, 2**16),
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import pairwise
 
 import attrs
 import trio
@@ -82,7 +83,7 @@ def test_every_stage_ends_exactly_once(plan):
 
 def check_views(views, final):
     """Compare each moment with the next: pending, then perhaps running, then a final state for good."""
-    for before, after in zip(views, [*views[1:], final], strict=True):
+    for before, after in pairwise([*views, final]):
         for name, state in before.items():
             if state not in UNFINISHED:
                 assert after[name] is state

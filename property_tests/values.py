@@ -41,11 +41,15 @@ def _arrays() -> st.SearchStrategy[Any]:
     shapes = st.sampled_from([(), (0,), (3,), (2, 2), (1, 3)])
     kinds = st.sampled_from(["i4", "f8", "?", "U3", "M8[s]"])
 
-    def make(shape: tuple[int, ...], kind: str, order: str) -> Any:
+    def make(shape: tuple[int, ...], kind: str, order: str, view: object) -> Any:
         count = int(np.prod(shape))
-        return np.arange(count).reshape(shape).astype(kind, order=order)  # type: ignore[call-overload]
+        array = np.arange(count).reshape(shape).astype(kind, order=order)  # type: ignore[call-overload]
+        if view:
+            array = array[...]
+            array.flags.writeable = False  # which keeps nobody from changing what it is a view of
+        return array
 
-    return st.builds(make, shapes, kinds, st.sampled_from(["C", "F"]))
+    return st.builds(make, shapes, kinds, st.sampled_from(["C", "F"]), st.booleans())
 
 
 def values(*, arrays: bool = True) -> st.SearchStrategy[Any]:
@@ -118,7 +122,7 @@ def spoil(value: Any) -> None:
     elif isinstance(value, bytearray):
         value[:] = b"spoilt"
     elif isinstance(value, np.ndarray):
-        value.fill(0)
+        (value if value.flags.writeable else value.base).fill(0)
 
 
 def _set_item(mapping: Any) -> None:
