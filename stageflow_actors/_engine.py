@@ -220,6 +220,8 @@ class Engine:
             self._nursery.cancel_scope.cancel()
 
     def _begin(self) -> None:
+        if self._end is not None:
+            return  # cancelled between its admission and its first step: everything is decided
         roots = [stage for stage, count in enumerate(self._tracker.unmet) if not count]
         given = {self._graph.positions[name]: output for name, output in self._overrides.items()}
         for stage, output in given.items():

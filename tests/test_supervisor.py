@@ -1239,3 +1239,13 @@ async def test_a_context_that_is_kept_closes_with_its_stage():
 def test_outside_trio_the_message_says_what_to_do():
     with pytest.raises(RuntimeError, match=r"this is no trio task; start it with trio\.run"):
         asyncio.run(Pipeline("p").with_stage("s", nothing).run())
+
+
+async def test_cancel_before_anything_began_with_an_output_that_is_given(autojump_clock):
+    async with Supervisor() as supervisor:
+        run = supervisor.start(Pipeline("p").with_stage("a", forever).with_stage("b", forever), overrides={"a": {}})
+        run.cancel("at once")
+        with trio.fail_after(10):
+            result = await run.result()
+    assert result.states == {"a": STATE.CANCELLED, "b": STATE.CANCELLED}
+    assert result.ledger.balanced
