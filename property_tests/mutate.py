@@ -33,7 +33,7 @@ settings.register_profile(
     max_examples={examples}, suppress_health_check=list(HealthCheck),
 )
 """
-SECONDS = 900
+SECONDS = 240
 """Real seconds after which the tests count as hung, which counts as noticing."""
 
 
