@@ -129,6 +129,20 @@ def leaves(error: BaseException) -> list[BaseException]:
     return [leaf for inner in error.exceptions for leaf in leaves(inner)]
 
 
+def find_behind(error: BaseException) -> set[str]:
+    """Return the types of all causes and contexts of an error, and of theirs."""
+    found: set[BaseException] = set()
+    work = [*leaves(error), error]
+    while work:
+        current = work.pop()
+        for behind in (current.__cause__, current.__context__):
+            if behind is not None and behind not in found:
+                found.add(behind)
+                work += [behind, *leaves(behind)]
+                found.update(leaves(behind))
+    return {type(one).__name__ for one in found}
+
+
 def name_problem(error: BaseException) -> tuple[str, ...]:
     """Return an error as the model names it."""
     name = type(error).__name__

@@ -230,6 +230,17 @@ def run_alone(stage: StagePlan, seen: Seen, now: float) -> tuple[Ending, float]:
     return interrupted(stage) or timed_out, now + stage.timeout + cleanup
 
 
+def find_hidden(stage: StagePlan, problem: Problem) -> set[str]:
+    """Return the types of errors that stand behind the one with which a stage failed, as causes or contexts."""
+    if problem[-1] == "CleanupError":
+        return {"StageTimeoutError"}
+    if stage.act is Act.FAIL_ERROR and problem == ("StageFailedError",):
+        return {"UnprintableError" if stage.value % 2 else "PlannedError"}
+    if stage.act is Act.NURSERY_LEFT_OPEN_FAILING and problem == ("NurseryLeftOpenError",):
+        return {"CleanupError"}
+    return set()
+
+
 def settle(plan: RunPlan, ended: dict[str, StageState]) -> set[str]:
     """Return which stages a stop isolates.
 

@@ -282,6 +282,22 @@ MUTATIONS = [
     ),
     Mutation("states can be changed", "_result.py", "self._states = MappingProxyType(", "self._states = dict("),
     Mutation("those told are in no count", "_run.py", "pending=count[PENDING] + count[TOLD]", "pending=count[PENDING]"),
+    # Supervisors and subpipelines
+    Mutation("a failure that nobody awaited is forgotten", "_supervisor.py", "self._unobserved.append(run)", "pass"),
+    Mutation("a failure is told to two", "_run.py", "self._observed = True", "pass"),
+    Mutation(
+        "a supervisor left with an exception waits",
+        "_supervisor.py",
+        'self._stop_all(f"the supervisor was left with',
+        'str(f"the supervisor was left with',
+    ),
+    Mutation("runs of other tasks are left", "_supervisor.py", "await self._wait_idle()", "pass"),
+    Mutation(
+        "the roots of a subpipeline wait for nothing",
+        "_definition.py",
+        "name=name, dependencies=outer, local_names=None",
+        "name=name, dependencies=(), local_names=None",
+    ),
     # Definitions
     Mutation("cycles the wrong way round", "_graph.py", "    around.reverse()\n", ""),
     Mutation("a cycle with its tail", "_graph.py", "list(path)[path[position] :]", "list(path)"),

@@ -150,6 +150,8 @@ class Stop:
     """At this virtual time."""
     entry: int | None = None
     """Or at this entry of the trace, from inside the stage or predicate that makes it; 0 is before anything."""
+    kind: str | None = None
+    """Which entries count; all by default."""
 
 
 @attrs.frozen(repr=False)

@@ -80,9 +80,10 @@ class Recorder:
         if self.run is not None:
             self.views.append((self.run.partial(), self.run.statistics()))
         stop = self.plan.stop
-        entry = None if stop is None else stop.entry
-        # Threads write too, so that a number may be passed over.
-        if entry is not None and len(self.entries) >= entry and self.stopped_after is None:
+        if stop is None or stop.entry is None or self.stopped_after is not None:
+            return
+        number = sum(stop.kind in {None, entry.kind} for entry in self.entries)
+        if number >= stop.entry and stop.kind in {None, kind}:  # threads write too: a number may be passed over
             self.stop_now()
 
     def note_in_thread(self, kind: str, stage: str) -> None:

@@ -26,7 +26,7 @@ from .model import (
     run_alone,
     settle,
 )
-from .plans import THREADED, Ask, Form, Reaction, RunPlan, StagePlan
+from .plans import THREADED, Act, Ask, Form, Reaction, RunPlan, StagePlan
 
 if TYPE_CHECKING:
     from stageflow_actors import StageState
@@ -100,7 +100,7 @@ def allow_running(stage: StagePlan, seen: Seen, begun: float, stopped: float) ->
     if over > stopped:
         return [noticed]
     if over < stopped:  # all that was left was its cleanup, which nobody cancels
-        return [alone]
+        return [alone] + ([Ending(CANCELLED)] if stage.act is Act.KEPT_CANCELLED else [])
     return [alone, noticed] + ([Ending(CANCELLED)] if stage.act in NOTICING else [])
 
 

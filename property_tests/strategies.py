@@ -220,6 +220,8 @@ def _make_plan(
     jitter: int,
     targets: list[int] | None,
     givens: list[tuple[int, str]],
+    stop: Stop | None = None,
+    continue_on_failure: bool = True,
 ) -> RunPlan:
     stages = tuple(_make_stage(*stage) for stage in _lay_out(shape, drafts))
     names = [stage.name for stage in stages]
@@ -229,6 +231,8 @@ def _make_plan(
         seed=seed,
         jitter=jitter,
         targets=None if targets is None else tuple(names[number % len(names)] for number in targets),
+        stop=stop,
+        continue_on_failure=continue_on_failure,
         overrides=tuple({names[number % len(names)]: what for number, what in givens}.items()),
     )
 
@@ -251,21 +255,42 @@ def stopped_plans(draw: st.DrawFn, *, threads: bool = False) -> RunPlan:
     return attrs.evolve(plan, continue_on_failure=draw(st.booleans()), stop=stop, started=started)
 
 
-def plain_stopped_plans() -> st.SearchStrategy[RunPlan]:
-    """Return a strategy for runs that fail fast, of stages that only sleep, succeed, skip or fail."""
+def narrow_plans(
+    *,
+    acts: list[Act],
+    asks: list[Ask | None] | None = None,
+    reactions: list[Reaction] | None = None,
+    stops: st.SearchStrategy[Stop | None] | None = None,
+    fail_fast: bool = True,
+) -> st.SearchStrategy[RunPlan]:
+    """Return a strategy for runs that were started, of stages that differ in few things: to look at one thing closely.
+
+    Args:
+        acts: What stages do.
+        asks: What their predicates do; by default there are none.
+        reactions: What they do when cancelled; by default they let it through.
+        stops: How the run is stopped from outside; by default it is not.
+        fail_fast: Whether each fails fast; else some do.
+    """
     drafts = st.builds(
         Draft,
         _PARENTS,
         _PLACES,
         trigger=TRIGGERS,
-        act=st.sampled_from([Act.OK] * 5 + [Act.SKIP, Act.RAISE, Act.RAISE]),
+        act=st.sampled_from(acts),
+        ask=st.sampled_from(asks or [None]),
+        reaction=st.sampled_from(reactions or [Reaction.PASS]),
         sleep=st.sampled_from([0.0, 0.5, 1.5]),
     )
     return st.builds(
-        lambda shape, drawn, seed: RunPlan(
-            tuple(_make_stage(*stage) for stage in _lay_out(shape, drawn)), continue_on_failure=False, seed=seed
-        ),
+        _make_plan,
         st.sampled_from([Shape.RANDOM, Shape.RANDOM, Shape.LAYERS]),
         st.lists(drafts, min_size=1, max_size=MAX_STAGES),
-        st.integers(0, 2**16),
+        started=st.just(True),
+        seed=st.integers(0, 2**16),
+        jitter=st.integers(0, 1),
+        targets=st.none(),
+        givens=st.just([]),
+        stop=st.none() if stops is None else stops,
+        continue_on_failure=st.just(False) if fail_fast else st.booleans(),
     )

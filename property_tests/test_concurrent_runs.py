@@ -59,7 +59,7 @@ def test_each_run_ends_as_it_would_alone(drawn, fast, seed):
         assert result.ended.ending is RunEnding.COMPLETED
         assert result.states == {name: stage.state for name, stage in expected.items()}
         check_outputs(result, expected)
-        check_failures(result, expected)
+        check_failures(plan, result, expected)
         timings = {name: attrs.astuple(timing) for name, timing in result.timings.items()}
         assert timings == {name: (stage.started, stage.ended) for name, stage in expected.items() if stage.ran}
 

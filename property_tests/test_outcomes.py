@@ -8,8 +8,8 @@ from hypothesis import given
 
 from stageflow_actors import RunEnding, StageState, StageStatus
 
-from .harness import name_problem, run_plan
-from .model import FAILED, ISOLATED, predict
+from .harness import find_behind, name_problem, run_plan
+from .model import FAILED, ISOLATED, find_hidden, predict
 from .strategies import plans
 
 
@@ -22,7 +22,7 @@ def check(plan, outcome, expected):
     assert result.states == {name: stage.state for name, stage in expected.items()}
     assert list(result.states) == list(expected)
     check_outputs(result, expected)
-    check_failures(result, expected)
+    check_failures(plan, result, expected)
     for name, stage in expected.items():
         assert result.cause_chain(name) == stage.chain
         assert all(word in result.reason(name) for word in stage.reason)
@@ -38,13 +38,15 @@ def check_outputs(result, expected):
         assert result[name].label == output.label
 
 
-def check_failures(result, expected):
+def check_failures(plan, result, expected):
     failed = {name: stage for name, stage in expected.items() if stage.state is FAILED}
     assert list(result.failures) == list(failed)
     for name, stage in failed.items():
         failure = result.failures[name]
         assert failure.stage == name
         assert name_problem(failure.error) == stage.problem
+        if stage.ran:
+            assert find_hidden(plan.by_name[name], stage.problem) <= find_behind(failure.error)
         assert len(failure.attempts) == stage.ran
         for attempt in failure.attempts:
             assert attempt.error is failure.error

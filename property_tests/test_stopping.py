@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import attrs
 from hypothesis import event, given, settings
+from hypothesis import strategies as st
 
 from stageflow_actors import PipelineFailedError, RunEnding
 from stageflow_actors.events import StageEnded
 
 from .harness import leaves, name_problem, run_plan
 from .model import CANCELLED, FAILED, ISOLATED, OK, SKIPPED, Ending, predict
-from .plans import Act, Way
+from .plans import Act, Ask, Reaction, Stop, Way
 from .runners import Abort
 from .stop_model import find_moment, find_parent, foresee, may_fail_fast
-from .strategies import STOP_TIMES, plain_stopped_plans, stopped_plans
+from .strategies import STOP_TIMES, narrow_plans, stopped_plans
 
 
 def describe(result, name):
@@ -53,10 +54,32 @@ def test_every_stage_ends_as_the_stop_allows(plan):
 
 
 @settings(max_examples=3 * settings.default.max_examples)
-@given(plan=plain_stopped_plans())
+@given(plan=narrow_plans(acts=[Act.OK] * 5 + [Act.SKIP, Act.RAISE, Act.RAISE]))
 def test_what_a_failure_isolates_of_the_rest(plan):
     """Nothing but triggers and failures, so that most stages are left for the stop to decide."""
     check_stopped(plan, run_plan(attrs.evolve(plan, started=True)))
+
+
+STOPS_IN_PREDICATES = st.builds(
+    Stop, st.sampled_from([Way.SCOPE, Way.HANDLE]), entry=st.integers(1, 4), kind=st.just("ask")
+)
+
+
+@given(
+    plan=narrow_plans(
+        acts=[Act.OK, Act.OK, Act.RAISE],
+        asks=[None, Ask.TRUE, Ask.FALSE, Ask.RAISE],
+        stops=STOPS_IN_PREDICATES,
+        fail_fast=False,
+    )
+)
+def test_a_predicate_that_stops_the_run_decides_nothing_twice(plan):
+    outcome = run_plan(plan)
+    check_stopped(plan, outcome)
+    ended = [told.stage for told in outcome.events if isinstance(told, StageEnded)]
+    assert sorted(ended) == sorted(outcome.result.states)
+    assert outcome.result.ledger.balanced
+    assert outcome.left == 0
 
 
 @given(plan=stopped_plans(threads=True))
@@ -115,7 +138,18 @@ def test_no_task_is_left(plan):
 
 @given(plan=stopped_plans())
 def test_how_a_run_ended_is_told(plan):
-    outcome = run_plan(attrs.evolve(plan, started=True))
+    check_ending(plan, run_plan(attrs.evolve(plan, started=True)))
+
+
+@given(plan=narrow_plans(acts=[Act.OK, Act.OK, Act.CANCEL], reactions=list(Reaction), fail_fast=False))
+def test_a_reply_of_cancel_ends_the_run_unless_another_stage_fails(plan):
+    outcome = run_plan(plan)
+    check_stopped(plan, outcome)
+    check_ending(plan, outcome)
+
+
+def check_ending(plan, outcome):
+    """Compare how a run says it ended with who or what must have ended it."""
     moment = find_moment(outcome.events)
     if moment is None:
         return
@@ -139,6 +173,26 @@ def test_how_a_run_ended_is_told(plan):
         assert plan.stop.way is not Way.HANDLE or ended.reason == "from outside"
 
 
+def check_error(error, result):
+    """Compare the error of a run that failed fast with its result: it holds what every stage raised."""
+    assert result.ended.ending is RunEnding.FAILED
+    assert error.result is result
+    assert isinstance(error.__cause__, ExceptionGroup)
+    assert list(error.__cause__.exceptions) == [failure.error for failure in result.failures.values()]
+    assert error.failures == result.failures
+    assert set(error.failures) == {name for name, state in result.states.items() if state is FAILED}
+
+
+@given(plan=narrow_plans(acts=[Act.OK, Act.OK, Act.RAISE], reactions=[Reaction.PASS, Reaction.MESSY, Reaction.MIXED]))
+def test_no_error_is_lost_when_many_stages_fail(plan):
+    """The first fails by itself, others in the cleanup that follows."""
+    outcome = run_plan(plan)
+    check_stopped(plan, outcome)
+    if outcome.error is not None:
+        check_error(outcome.error, outcome.result)
+        event(f"{min(len(outcome.result.failures), 3)} failures")
+
+
 @given(plan=stopped_plans())
 def test_what_comes_out_of_a_run(plan):
     """Its error, the Cancelled of the scope around it, or its result; and what is no Exception before all else."""
@@ -146,12 +200,7 @@ def test_what_comes_out_of_a_run(plan):
     result, error = outcome.result, outcome.error
     assert (outcome.returned, error is not None, outcome.cancelled).count(True) == 1
     if isinstance(error, PipelineFailedError):
-        assert result.ended.ending is RunEnding.FAILED
-        assert error.result is result
-        assert isinstance(error.__cause__, ExceptionGroup)
-        assert list(error.__cause__.exceptions) == [failure.error for failure in result.failures.values()]
-        assert error.failures == result.failures
-        assert set(error.failures) == {name for name, state in result.states.items() if state is FAILED}
+        check_error(error, result)
     elif error is not None:
         assert {type(leaf) for leaf in leaves(error)} == {Abort}
         assert not plan.started or outcome.raised_again == leaves(error)

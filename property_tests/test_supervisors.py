@@ -8,7 +8,7 @@ from enum import Enum
 import attrs
 import trio
 import trio.testing
-from hypothesis import event, given
+from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from stageflow_actors import Pipeline, PipelineFailedError, RunEnding, Supervisor
@@ -37,6 +37,7 @@ class Leave(Enum):
     NORMALLY = "at its end"
     RAISING = "with an exception"
     CANCELLED = "cancelled from outside"
+    LATE = "at its end, and cancelled from outside while it waits for runs"
 
 
 @attrs.define
@@ -53,6 +54,10 @@ class Record:
     """That of a run elsewhere."""
     stopped: float = math.inf
     observed: bool = False
+
+    def find_end(self):
+        """Return when it is over."""
+        return self.ends if self.shielded else min(self.stopped, self.ends)
 
     def expect(self):
         """Return how it ends."""
@@ -107,6 +112,7 @@ async def do(step, supervisor, records, nursery):
     elif kind is Do.SLEEP or record is None or record.run is None:
         await trio.sleep(seconds)
     elif kind is Do.CANCEL:
+        await trio.testing.wait_all_tasks_blocked()  # whether its stage has begun is not left open
         record.run.cancel("enough")
         record.stopped = min(record.stopped, now)
     else:
@@ -117,7 +123,7 @@ async def do(step, supervisor, records, nursery):
 
 STEPS = st.lists(
     st.tuples(
-        st.sampled_from([Do.START] * 4 + list(Do)),
+        st.sampled_from([Do.START] * 4 + [Do.WAIT] * 2 + list(Do)),
         st.integers(0, 7),
         st.sampled_from([0.0, 0.25, 0.5, 1.5]),
         st.booleans(),
@@ -132,9 +138,27 @@ class BodyError(Exception):
     """What the body of a supervisor raises."""
 
 
+def finish(leave, records, scope):
+    """End the body of a supervisor; return whether the scope around it catches its Cancelled."""
+    now = trio.current_time()
+    if leave is Leave.NORMALLY:
+        return False
+    stopped = now + GRID / 2 if leave is Leave.LATE else now
+    cancelled = leave is Leave.CANCELLED or any(record.find_end() > stopped for record in records)
+    for record in records:
+        record.stopped = min(record.stopped, stopped)
+    if leave is Leave.RAISING:
+        raise BodyError
+    if leave is Leave.LATE:
+        scope.deadline = stopped
+    else:
+        scope.cancel()
+    return cancelled
+
+
 async def play(steps, leave, records, tasks):
-    """Do all steps; return what left the supervisor."""
-    left = None
+    """Do all steps; return what left the supervisor, and whether it was Cancelled."""
+    left, cancelled = None, False
     async with trio.open_nursery() as nursery:
         before = tasks.alive
         with trio.CancelScope() as scope:
@@ -142,24 +166,20 @@ async def play(steps, leave, records, tasks):
                 async with Supervisor() as supervisor:
                     for step in steps:
                         await do(step, supervisor, records, nursery)
-                    if leave is not Leave.NORMALLY:
-                        for record in records:
-                            record.stopped = min(record.stopped, trio.current_time())
-                    if leave is Leave.RAISING:
-                        raise BodyError
+                    cancelled = finish(leave, records, scope)
                     if leave is Leave.CANCELLED:
-                        scope.cancel()
                         await trio.sleep_forever()
             except Exception as error:
                 left = error
-        assert scope.cancelled_caught == (leave is Leave.CANCELLED)
+        assert scope.cancelled_caught == cancelled
         # Nothing is left of a run, but for those tasks elsewhere that have its result in hand.
         assert all(record.run is None or record.run.statistics().ended == 1 for record in records)
         await trio.testing.wait_all_tasks_blocked()
         assert tasks.alive == before
-    return left
+    return left, cancelled
 
 
+@settings(max_examples=4 * settings.default.max_examples)
 @given(steps=STEPS, leave=st.sampled_from(Leave), seed=st.integers(0, 2**16))
 def test_all_runs_end_and_no_failure_is_lost(steps, leave, seed):
     records = []
@@ -170,7 +190,7 @@ def test_all_runs_end_and_no_failure_is_lost(steps, leave, seed):
             return await play(steps, leave, records, tasks)
 
     with scheduled(seed):
-        left = trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0), instruments=[tasks])
+        left, cancelled = trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0), instruments=[tasks])
     event(leave.value)
     for record in records:
         result = record.result if record.run is None else record.run.partial()
@@ -179,7 +199,7 @@ def test_all_runs_end_and_no_failure_is_lost(steps, leave, seed):
     lost = [record for record in records if record.expect() is RunEnding.FAILED and not record.observed]
     if leave is Leave.RAISING:
         assert type(left) is BodyError
-    elif leave is Leave.CANCELLED or not lost:
+    elif cancelled or not lost:
         assert left is None
     else:
         assert isinstance(left, ExceptionGroup) == (len(lost) > 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final, Self, final
@@ -226,8 +227,12 @@ class Supervisor:
         # The body's exception is not for the nursery, which would wrap it in a group; except for the
         # Cancelled of the nursery's own scope, which only that scope can take.
         own = self._fatal is not None and error is not None and split_cancelled(error) is None
-        await (self._manager.__aexit__(kind, error, traceback) if own else self._manager.__aexit__(None, None, None))
-        await self._wait_idle()
+        try:
+            with contextlib.suppress(trio.Cancelled):  # a scope that is cancelled says so again, below
+                await self._wait_idle()
+        finally:
+            left = (kind, error, traceback) if own else (None, None, None)
+            await self._manager.__aexit__(*left)
         self._closed = True
         if self._fatal is not None and (error is None or own):
             raise self._fatal
@@ -240,12 +245,12 @@ class Supervisor:
             engine.stop(RunEnding.CANCELLED, reason)
 
     async def _wait_idle(self) -> None:
-        """Wait for the runs that other tasks execute: theirs is the task, ours the promise that none is left."""
+        """Wait for all runs: also those that other tasks execute, for ours is the promise that none is left."""
         while self._engines:
             self._idle = trio.Event()
             try:
                 await self._idle.wait()
-            except trio.Cancelled:
+            except BaseException:  # Cancelled, or an interrupt
                 self._stop_all("the supervisor was cancelled")
                 with trio.CancelScope(shield=True):
                     await self._idle.wait()
