@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from ._bag import StageFailure
+    from ._bag import Attempt, StageFailure
     from ._output import StageOutput
     from ._result import RunResult
 
@@ -158,6 +158,56 @@ class StageTimeoutError(StageflowError, TimeoutError):
     def __init__(self, problem: str, *, seconds: float = 0.0, **place: Any) -> None:
         super().__init__(problem, **place)
         self.seconds = seconds
+
+
+class RestartIntensityError(StageflowError):
+    """A stage, or a run, failed more often than its restarts allow. Its `__cause__` is the last failure.
+
+    Attributes:
+        attempts: Every attempt at the stage, the last included.
+        max_restarts: How many restarts were allowed.
+        within: In how many seconds; None for the whole life of the stage or the run.
+    """
+
+    def __init__(
+        self,
+        problem: str,
+        *,
+        attempts: tuple[Attempt, ...] = (),
+        max_restarts: int = 0,
+        within: float | None = None,
+        **place: Any,
+    ) -> None:
+        super().__init__(problem, **place)
+        self.attempts = attempts
+        self.max_restarts = max_restarts
+        self.within = within
+
+
+class OverloadedError(StageflowError):
+    """A limit is reached and its queue is full: the stage, the item or the run was not accepted, or was dropped.
+
+    Attributes:
+        limit: How many may be under way at once.
+        max_queued: How many may wait.
+    """
+
+    def __init__(self, problem: str, *, limit: int = 0, max_queued: int = 0, **place: Any) -> None:
+        super().__init__(problem, **place)
+        self.limit = limit
+        self.max_queued = max_queued
+
+
+class ItemFailedError(StageflowError):
+    """An item of a dynamic fan-out failed, and that was to fail the stage. Its `__cause__` is the item's error.
+
+    Attributes:
+        index: The item's position.
+    """
+
+    def __init__(self, problem: str, *, index: int = 0, **place: Any) -> None:
+        super().__init__(problem, **place)
+        self.index = index
 
 
 class ThreadAbandonedError(StageflowError):
