@@ -39,10 +39,25 @@ def require_seconds(what: str, value: object, *, pipeline: str | None = None, st
     return value
 
 
-def require_count(what: str, value: object) -> int:
-    """Return `value` if it is a whole number of at least 1."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        refuse(f"{what} must be a whole number of at least 1, not {value!r}")
+def require_count(what: str, value: object, *, least: int = 1) -> int:
+    """Return `value` if it is a whole number of at least 1, or of at least `least`."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        refuse(f"{what} must be a whole number of at least {least}, not {value!r}")
+    return value
+
+
+def require_between(what: str, value: object, least: float, most: float = _TOO_LONG) -> float:
+    """Return `value` if it is a finite number from `least` to `most`."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= most:
+        rule = f"of at least {least:g}" if most == _TOO_LONG else f"from {least:g} to {most:g}"
+        refuse(f"{what} must be a number {rule}, not {value!r}")
+    return value
+
+
+def require_whole(what: str, value: object, *, pipeline: str | None = None, stage: str | None = None) -> int:
+    """Return `value` if it is a whole number, of either sign."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        refuse(f"{what} must be a whole number, not {value!r}", pipeline=pipeline, stage=stage)
     return value
 
 
