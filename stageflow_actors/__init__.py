@@ -3,9 +3,11 @@
 from ._bag import Attempt, StageFailure
 from ._factory import ParallelPipelineFactory
 from ._freeze import register_freezer
+from ._limiter import Limiter, LimiterStatistics
+from ._limits import Rate
 from ._output import StageOutput, StageReturn, StageStatus
 from ._pipeline import Pipeline
-from ._policy import StageState, Trigger
+from ._policy import Backoff, Directive, Intensity, Restart, StageState, Trigger
 from ._result import Ledger, RunEnd, RunEnding, RunResult, StageTiming
 from ._run import EventStream, Run, RunStatistics
 from ._snapshot import ContextSnapshot, RunIdentity
@@ -13,6 +15,7 @@ from ._spec import StageSpec, parallel_stages, route
 from ._stage import Runner, Stage, StageContext, StageInputs, StageKind
 from ._supervisor import Supervisor
 from .errors import (
+    OverloadedError,
     PipelineFailedError,
     PipelineValidationError,
     StageFailedError,
@@ -22,13 +25,21 @@ from .errors import (
 
 __all__ = [
     "Attempt",
+    "Backoff",
     "ContextSnapshot",
+    "Directive",
     "EventStream",
+    "Intensity",
     "Ledger",
+    "Limiter",
+    "LimiterStatistics",
+    "OverloadedError",
     "ParallelPipelineFactory",
     "Pipeline",
     "PipelineFailedError",
     "PipelineValidationError",
+    "Rate",
+    "Restart",
     "Run",
     "RunEnd",
     "RunEnding",

@@ -11,6 +11,7 @@ import reprlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, final
 
+import attrs
 import trio
 from trio.lowlevel import Task, current_task, disable_ki_protection
 
@@ -117,14 +118,23 @@ def _nothing() -> None:
     pass
 
 
+@final
+@attrs.frozen
+class Host:
+    """What a run lends to an attempt that is more than one await."""
+
+    threads: trio.CapacityLimiter
+    """Where a thread gets its place."""
+    shutdown: Shutdown
+    """The run's budget."""
+    note_start: Callable[[], None]
+    """Called when a plain function has its thread; an async one has started already."""
+    keep: Callable[[], Callable[[], None]]
+    """Called when its thread is abandoned, to keep what the attempt holds; returns what gives it back."""
+
+
 async def run_special(
-    form: RunnerForm,
-    target: Callable[..., Any],
-    ctx: StageContext,
-    timeout: float | None,
-    limiter: trio.CapacityLimiter,
-    shutdown: Shutdown,
-    note_start: Callable[[], None],
+    form: RunnerForm, target: Callable[..., Any], ctx: StageContext, timeout: float | None, host: Host
 ) -> Any:
     """Run an attempt that is more than one await: in a thread, with a timeout, or inside a context manager.
 
@@ -133,28 +143,26 @@ async def run_special(
         target: What is called: a class, or a function of the context.
         ctx: The stage's context.
         timeout: Seconds that `execute` may take, or None.
-        limiter: Where a thread gets its place.
-        shutdown: The run's budget.
-        note_start: Called when a plain function has its thread; an async one has started already.
+        host: What the run lends to the attempt.
 
     Raises:
         StageTimeoutError: The attempt ran into its timeout, or its cleanup into the shutdown budget.
         ThreadAbandonedError: Its thread outlived the shutdown budget.
     """
-    if form.is_async:
-        note_start = _nothing
+    note_start = host.note_start if form.is_threaded else _nothing
     if not form.is_managed:
         function = make_instance(target).execute if form.is_class else target
-        return await _run_timed(form, function, ctx, timeout, limiter, shutdown, note_start)
+        return await _run_timed(form, function, ctx, timeout, host, note_start)
     scope = trio.CancelScope()
     with scope:
         instance = make_instance(target)
-        entered = _Entered(instance, scope, shutdown)
+        entered = _Entered(instance, scope, host.shutdown)
         async with entered:
-            return await _run_timed(form, instance.execute, ctx, timeout, limiter, shutdown, _nothing)
+            return await _run_timed(form, instance.execute, ctx, timeout, host, _nothing)
         return None  # __aexit__ swallowed an error
-    problem = f"its __aexit__ was still running when the shutdown budget of {shutdown.seconds:g} s was spent"
-    raise StageTimeoutError(problem, seconds=shutdown.seconds) from entered.error
+    seconds = host.shutdown.seconds
+    problem = f"its __aexit__ was still running when the shutdown budget of {seconds:g} s was spent"
+    raise StageTimeoutError(problem, seconds=seconds) from entered.error
 
 
 async def _run_timed(
@@ -162,12 +170,11 @@ async def _run_timed(
     function: Callable[[StageContext], Any],
     ctx: StageContext,
     timeout: float | None,
-    limiter: trio.CapacityLimiter,
-    shutdown: Shutdown,
+    host: Host,
     note_start: Callable[[], None],
 ) -> Any:
     if timeout is None:
-        return await _run_once(form, function, ctx, limiter, shutdown, note_start)
+        return await _run_once(form, function, ctx, host, note_start)
     scope = trio.CancelScope()
 
     def begin() -> None:
@@ -176,7 +183,7 @@ async def _run_timed(
 
     try:
         with scope:
-            return await _run_once(form, function, ctx, limiter, shutdown, begin)
+            return await _run_once(form, function, ctx, host, begin)
     except BaseException as error:
         if scope.cancel_called and not isinstance(error, trio.Cancelled):
             late = _make_timeout(timeout)
@@ -194,12 +201,11 @@ async def _run_once(
     form: RunnerForm,
     function: Callable[[StageContext], Any],
     ctx: StageContext,
-    limiter: trio.CapacityLimiter,
-    shutdown: Shutdown,
+    host: Host,
     begin: Callable[[], None],
 ) -> Any:
     if not form.is_async:
-        return await ThreadedCall(function, limiter, begin).run(ctx, shutdown)
+        return await ThreadedCall(function, host.threads, begin, host.keep).run(ctx, host.shutdown)
     begin()
     task = current_task()
     before = len(task.child_nurseries)

@@ -9,7 +9,18 @@ import trio
 
 from ._freeze import freeze
 from ._policy import STATES
-from .events import LedgerUnbalanced, RunEnded, RunStopping, StageEmitted, StageEnded, StageOverran, StageStarted
+from .events import (
+    LedgerUnbalanced,
+    RunEnded,
+    RunStopping,
+    StageCrashed,
+    StageEmitted,
+    StageEnded,
+    StageOverran,
+    StageRejected,
+    StageRestarting,
+    StageStarted,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,24 +50,40 @@ class Announcer:
         """Stop calling a listener."""
         self.listeners = tuple(other for other in self.listeners if other != listener)
 
-    def stage_started(self, stage: str) -> None:
-        """Tell that a stage has begun."""
-        self._tell(StageStarted(self._run_id, self._at(), stage, 1))
+    def begin(self, now: float) -> None:
+        """Count the times of events from `now`."""
+        self._began = now
 
-    def stage_overran(self, stage: str) -> None:
+    def stage_started(self, stage: str, attempt: int, item: int | None = None) -> None:
+        """Tell that an attempt has begun."""
+        self._tell(StageStarted(self._run_id, self._at(), stage, attempt, item))
+
+    def stage_crashed(self, stage: str, attempt: int, error: BaseException, item: int | None = None) -> None:
+        """Tell that an attempt failed."""
+        self._tell(StageCrashed(self._run_id, self._at(), stage, attempt, error, item))
+
+    def stage_restarting(self, stage: str, attempt: int, delay: float, item: int | None = None) -> None:
+        """Tell that a stage backs off."""
+        self._tell(StageRestarting(self._run_id, self._at(), stage, attempt, delay, item))
+
+    def stage_rejected(self, stage: str, reason: str, item: int | None = None) -> None:
+        """Tell that a limiter would not have a stage."""
+        self._tell(StageRejected(self._run_id, self._at(), stage, reason, item))
+
+    def stage_overran(self, stage: str, attempt: int, item: int | None = None) -> None:
         """Tell that a stage returned a value too late, which counts."""
-        self._tell(StageOverran(self._run_id, self._at(), stage, 1))
+        self._tell(StageOverran(self._run_id, self._at(), stage, attempt, item))
 
-    def stage_ended(self, stage: str, state: int, reason: str) -> None:
+    def stage_ended(self, stage: str, state: int, reason: str, item: int | None = None) -> None:
         """Tell that a stage has its final state."""
-        self._tell(StageEnded(self._run_id, self._at(), stage, STATES[state], reason))
+        self._tell(StageEnded(self._run_id, self._at(), stage, STATES[state], reason, item))
 
-    def stage_emitted(self, stage: str, attempt: int, event: object) -> None:
+    def stage_emitted(self, stage: str, attempt: int, event: object, item: int | None = None) -> None:
         """Pass on what a stage emits, from whichever thread it does."""
         frozen = freeze(event, "event")
         if not self.listeners:
             return
-        made = StageEmitted(self._run_id, self._at(), stage, attempt, frozen)
+        made = StageEmitted(self._run_id, self._at(), stage, attempt, frozen, item)
         try:
             trio.lowlevel.current_task()
         except RuntimeError:  # a worker thread

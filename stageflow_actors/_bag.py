@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from math import nan
+from math import isnan, nan
 from typing import TYPE_CHECKING, final
 
 import attrs
@@ -29,6 +29,7 @@ class Attempt:
     ended: float
     """In seconds from the start of the run."""
     error: BaseException | None
+    """Why it failed; None where it replied, or was cancelled."""
 
 
 @final
@@ -67,7 +68,18 @@ class OutputBag:
     Stages are positions in the compiled graph. Arrays rather than objects: a waiting stage costs 29 bytes.
     """
 
-    __slots__ = ("began", "ended", "failures", "names", "outputs", "parents", "reasons", "started", "states")
+    __slots__ = (
+        "attempts",
+        "began",
+        "ended",
+        "failures",
+        "names",
+        "outputs",
+        "parents",
+        "reasons",
+        "started",
+        "states",
+    )
 
     def __init__(self, names: Sequence[str], began: float) -> None:
         size = len(names)
@@ -75,6 +87,8 @@ class OutputBag:
         self.states = bytearray(size)
         self.outputs: list[StageOutput | None] = [None] * size
         self.failures: dict[int, StageFailure] = {}
+        self.attempts: dict[int, tuple[Attempt, ...]] = {}
+        """For a stage that was restarted, the attempts before the present one, whose times are below."""
         self.reasons: dict[int, str] = {}
         self.parents: dict[int, int] = {}
         """For an isolated stage, the dependency that isolated it."""
@@ -89,6 +103,7 @@ class OutputBag:
         twin.states[:] = self.states
         twin.outputs[:] = self.outputs
         twin.failures.update(self.failures)
+        twin.attempts.update(self.attempts)
         twin.reasons.update(self.reasons)
         twin.parents.update(self.parents)
         twin.started[:] = self.started
@@ -98,6 +113,30 @@ class OutputBag:
     def state(self, stage: int) -> StageState:
         """Return the state of a stage."""
         return STATES[self.states[stage]]
+
+    def list_attempts(self, stage: int) -> tuple[Attempt, ...]:
+        """Return every attempt at a stage, so far."""
+        if stage in self.failures:
+            return self.failures[stage].attempts
+        earlier = self.attempts.get(stage, ())
+        if isnan(self.ended[stage]):
+            return earlier
+        return (*earlier, self.make_attempt(stage, None))
+
+    def count_attempts(self, stage: int) -> int:
+        """Return the number of the present attempt at a stage, counted from 1."""
+        return len(self.attempts.get(stage, ())) + 1
+
+    def make_attempt(self, stage: int, error: BaseException | None) -> Attempt:
+        """Return the present attempt at a stage, which has ended."""
+        return Attempt(
+            self.count_attempts(stage), self.started[stage] - self.began, self.ended[stage] - self.began, error
+        )
+
+    def close_attempt(self, stage: int, attempt: Attempt) -> None:
+        """Put an attempt beside the earlier ones: there will be another."""
+        self.attempts[stage] = (*self.attempts.get(stage, ()), attempt)
+        self.started[stage] = self.ended[stage] = nan
 
     def find_parent(self, dependencies: Iterable[int]) -> int:
         """Return the first dependency, in declaration order, that ended badly."""

@@ -20,6 +20,8 @@ from .errors import PipelineValidationError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from ._limits import LimiterBase
+    from ._policy import Restart
     from ._stage import Runner, StageContext, StageKind
 
 
@@ -71,7 +73,10 @@ class PipelineDefinition:
         config: Mapping[str, Any] | None = None,
         when: Condition | None = None,
         trigger: Trigger = Trigger.ALL_SUCCESS,
+        restart: Restart | None = None,
         timeout: float | None = None,
+        limiter: LimiterBase | None = None,
+        priority: int = 0,
     ) -> Self:
         """Return the pipeline with one stage more.
 
@@ -83,7 +88,11 @@ class PipelineDefinition:
             config: The stage's configuration, frozen; it finds it under `ctx.config`.
             when: `route(router, label)` or a predicate of the stage's inputs; not chosen means `SKIPPED`.
             trigger: What the states of its dependencies must be for it to run.
-            timeout: Seconds that an attempt may take.
+            restart: Consent to run it again after a failure, and how often; without it a failure is final.
+            timeout: Seconds that an attempt may take, from the start of `execute`: waiting for a limiter and
+                backing off do not count.
+            limiter: What it needs a slot of to run; share one between all that it limits together.
+            priority: How urgent it is among those that wait; a larger one is more urgent.
 
         Raises:
             PipelineValidationError: A duplicate name, a dependency on itself, or an option that cannot be.
@@ -97,7 +106,10 @@ class PipelineDefinition:
             config=config,
             when=when,
             trigger=trigger,
+            restart=restart,
             timeout=timeout,
+            limiter=limiter,
+            priority=priority,
             pipeline=self._name,
             inspected=inspected,
         )
@@ -152,10 +164,7 @@ class PipelineDefinition:
             _collect_sinks,
             None,
             dependencies,
-            config=None,
-            when=None,
             trigger=Trigger.NONE_FAILED,
-            timeout=None,
             pipeline=self._name,
         )
         needed = {dependency for spec in pipeline.stages for dependency in spec.dependencies}

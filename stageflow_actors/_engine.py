@@ -7,35 +7,57 @@ only while it runs. The file is long because the turns of one actor share all of
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import logging
 from collections import deque
 from functools import partial
+from itertools import chain
 from math import isnan
 from typing import TYPE_CHECKING, Any, Final, final
 
+import attrs
 import trio
 from trio.lowlevel import Abort, current_task, enable_ki_protection
 
-from ._actor import ask, call_class, call_function, close_nurseries, run_special, split_cancelled, to_output
+from ._actor import Host, ask, call_class, call_function, close_nurseries, run_special, split_cancelled, to_output
 from ._announcer import Announcer
 from ._bag import Attempt, OutputBag, StageFailure, describe_error
-from ._failures import make_failed, make_stray
+from ._failures import make_failed, make_overloaded, make_stray
+from ._gates import Gates
 from ._graph import DIRECT_CLASS, DIRECT_FUNCTION
+from ._healing import Healing
+from ._limiter import Ticket
 from ._output import StageOutput, StageStatus, make_ok
-from ._policy import ABANDONED, CANCELLED, FAILED, OK, PENDING, RUNNING, SKIPPED, STATES, TOLD, Decision
+from ._policy import (
+    ABANDONED,
+    CANCELLED,
+    FAILED,
+    OK,
+    PENDING,
+    RESTARTING,
+    RUNNING,
+    SKIPPED,
+    STATES,
+    TOLD,
+    Decision,
+    Directive,
+    Window,
+)
 from ._result import Ledger, RunEnd, RunEnding, RunResult
 from ._shutdown import Shutdown
 from ._spec import name_condition
 from ._stage import StageContext, StageInputs
 from ._traceback import clear_own_frames, drop_own_frames
 from ._tracker import Tracker
-from .errors import LedgerError, StageflowError, ThreadAbandonedError
+from .errors import LedgerError, OverloadedError, RestartIntensityError, StageflowError, ThreadAbandonedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from ._graph import Graph
+    from ._limiter import Limiter
+    from ._policy import Intensity
     from ._snapshot import ContextSnapshot, RunIdentity
     from ._spec import Condition
 
@@ -46,6 +68,22 @@ _logger: Final = logging.getLogger("stageflow_actors")
 _CHUNK: Final = 256
 
 _STATUS_OK: Final = StageStatus.OK
+NO_FAILURES: Final = Window()
+
+
+@final
+@attrs.frozen
+class Means:
+    """What all runs of a supervisor share."""
+
+    threads: trio.CapacityLimiter
+    """For plain functions."""
+    running: Limiter | None
+    """For all running stages."""
+    shutdown: float
+    """Each run's budget, in seconds."""
+    random: Callable[[], float]
+    """Gives numbers from 0 to 1, for jitter."""
 
 
 @final
@@ -59,12 +97,14 @@ class Engine:
         "_cancelled",
         "_context",
         "_end",
+        "_entry",
         "_fail_fast",
         "_failed",
         "_fatal",
+        "_gates",
         "_graph",
+        "_healing",
         "_interrupted",
-        "_limiter",
         "_now",
         "_nursery",
         "_overrides",
@@ -76,11 +116,15 @@ class Engine:
         "_snapshot",
         "_stopped_by_stage",
         "_task",
+        "_threads",
         "_timeout",
         "_tracker",
         "_unbegun",
+        "_waits",
+        "_windows",
         "identity",
         "result",
+        "turned_away",
     )
 
     def __init__(
@@ -91,9 +135,9 @@ class Engine:
         *,
         fail_fast: bool,
         timeout: float | None,
+        intensity: Intensity | None,
         overrides: Mapping[str, StageOutput],
-        limiter: trio.CapacityLimiter,
-        shutdown: float,
+        means: Means,
     ) -> None:
         self.identity = identity
         self.result: RunResult | None = None
@@ -102,14 +146,18 @@ class Engine:
         self._fail_fast = fail_fast
         self._timeout = timeout
         self._overrides = overrides
-        self._limiter = limiter
-        self._shutdown = Shutdown(shutdown)
+        self._threads = means.threads
+        self._shutdown = Shutdown(means.shutdown)
         self._now: Callable[[], float] = trio.lowlevel.current_clock().current_time
         # Every task of the run starts from a copy of this, and none from that of another stage.
         self._context = contextvars.copy_context()
         self._bag = OutputBag(graph.names, self._now())
         self._announcer = Announcer(identity.run_id, self._now)
         self._tracker = Tracker(graph, self._bag)
+        self._gates = Gates(graph, means.running)
+        self._healing = Healing(self._context, intensity, means.random)
+        self._windows: dict[int, Window] = {}
+        """Of the stages that were restarted, the failures that count."""
         self._ready: deque[int] = deque()
         self._unbegun = 0
         self._remaining = len(graph)
@@ -119,19 +167,42 @@ class Engine:
         self._stopped_by_stage = False
         self._fatal: list[BaseException] = []
         self._interrupted: BaseException | None = None
+        self._entry: Ticket | None = None
+        self._waits = False
+        """Whether it waits until the supervisor has a place for it."""
+        self.turned_away: OverloadedError | None = None
         self._nursery: trio.Nursery | None = None
         self._task: trio.lowlevel.Task | None = None
         self._parked = False
 
     # The run as a whole
 
+    def enter(self, runs: Limiter) -> None:
+        """Take a place among the runs of the supervisor, or one in the queue for it.
+
+        Raises:
+            OverloadedError: There is none.
+        """
+        self._entry = Ticket(self, None, (runs,), 0)
+        try:
+            self._waits = not self._entry.request()
+        except OverloadedError as error:
+            raise make_overloaded(error, self._graph.pipeline) from None
+
+    def leave(self) -> None:
+        """Give that place back."""
+        entry, self._entry = self._entry, None
+        if entry is not None:
+            entry.release()
+
     @enable_ki_protection
     async def execute(self) -> None:
         """Run the pipeline in the present task, to its end. What is to be raised, `unwrap` raises."""
         async with trio.open_nursery() as self._nursery:
             if self._timeout is not None:
-                self._nursery.cancel_scope.deadline = self._now() + self._timeout
-            self._begin()
+                self._nursery.cancel_scope.deadline = self._bag.began + self._timeout
+            if not self._waits:
+                self._begin()
             if self._remaining:
                 # A stage's task that swallowed the caller's Cancelled would swallow it for the caller
                 # too. So the caller's own task waits here, where a cancellation and an interrupt find it.
@@ -154,9 +225,11 @@ class Engine:
         try:
             if self.fatal is not None:
                 raise self.fatal
+            if self.turned_away is not None:
+                raise self.turned_away
             if interrupted is not None and not isinstance(interrupted, trio.Cancelled):
                 raise interrupted
-            if self.result.ended.ending is RunEnding.FAILED:
+            if self.is_failed:
                 raise self.result._make_error()  # noqa: SLF001 (the result's own)
             if interrupted is not None:
                 raise interrupted
@@ -173,6 +246,14 @@ class Engine:
         if len(self._fatal) > 1:
             return BaseExceptionGroup(f"stages of {self._graph.pipeline!r}", self._fatal)
         return self._fatal[0] if self._fatal else None
+
+    @property
+    def is_failed(self) -> bool:
+        """Whether it has something to raise: not where it was to continue on failure, even if a stage escalated."""
+        assert self.result is not None
+        if self.turned_away is not None:
+            return True
+        return self.result.ended.ending is RunEnding.FAILED and self._fail_fast
 
     @property
     def graph(self) -> Graph:
@@ -212,16 +293,22 @@ class Engine:
         isolated, rest = self._tracker.settle()
         for stage in isolated:
             self._end_stage(stage, self._bag.states[stage], self._tracker.isolate(stage))
-        self._cancelled += len(self._ready)
-        for stage in (*rest, *self._ready):
+        # Those that wait go first, so that what the others give back is not given to them.
+        told = (*self._gates.list_waiting(), *self._ready)
+        self._cancelled += len(told)
+        for stage in (*rest, *told):
             self._end_stage(stage, CANCELLED, "the run ended before it began")
         self._ready.clear()
+        for stage in told:
+            self._gates.free(stage)
         if cancel and self._nursery is not None:
             self._nursery.cancel_scope.cancel()
 
     def _begin(self) -> None:
         if self._end is not None:
             return  # cancelled between its admission and its first step: everything is decided
+        self._bag.began = self._now()
+        self._announcer.begin(self._bag.began)
         roots = [stage for stage, count in enumerate(self._tracker.unmet) if not count]
         given = {self._graph.positions[name]: output for name, output in self._overrides.items()}
         for stage, output in given.items():
@@ -249,6 +336,9 @@ class Engine:
     def _finish(self) -> None:
         for failure in self._bag.failures.values():
             clear_own_frames(failure.error)
+        for attempt in chain.from_iterable(self._bag.attempts.values()):
+            if attempt.error is not None:
+                clear_own_frames(attempt.error)
         end = self._end or RunEnd(RunEnding.COMPLETED)
         ledger = self._balance()
         self.result = RunResult(self._graph, self._bag, self.identity, end, ledger)
@@ -266,21 +356,60 @@ class Engine:
 
     def _consider(self, stage: int) -> None:
         """Tell a stage whose dependencies have all ended, or decide otherwise and follow the consequences."""
-        if not self._tracker.flags[stage] and self._end is None:
-            self._accept(stage)
-            return
         work = [stage]
         while work and self._end is None:
             stage = work.pop()
             if not self._tracker.flags[stage] or self._chosen(stage):
-                self._accept(stage)
-            elif self._end is None:
+                self._bag.states[stage] = TOLD
+                self._accepted += 1
+                if not self._gates.is_used:
+                    self._ready.append(stage)
+                    continue
+                if self._queue(stage):
+                    continue
+            if self._end is None:
                 work.extend(self._tracker.count_down(stage))
 
-    def _accept(self, stage: int) -> None:
-        self._bag.states[stage] = TOLD
-        self._accepted += 1
-        self._ready.append(stage)
+    # Limits
+
+    def _queue(self, stage: int) -> bool:
+        """Send a stage to its limiters, and on where they admit it; return False where one will not have it."""
+        try:
+            if self._gates.request(stage, self):
+                self._ready.append(stage)
+        except OverloadedError as error:
+            self._reject(stage, error)
+            return False
+        return True
+
+    def admitted(self, ticket: Ticket) -> None:
+        """Start a stage that has waited for its limiters, or the whole run."""
+        if ticket is self._entry:
+            self._waits = False
+            if self._nursery is not None:
+                self._begin()
+            return
+        self._ready.append(ticket.what)
+        if not self._unbegun:
+            self._pump_in_context()
+
+    def refused(self, ticket: Ticket, error: OverloadedError) -> None:
+        """Fail a stage that was dropped from a limiter's queue, or give up the whole run."""
+        if ticket is self._entry:
+            if self._end is None:
+                self.turned_away = make_overloaded(error, self._graph.pipeline, dropped=True)
+                self.stop(RunEnding.CANCELLED, self.turned_away.describe())
+            return
+        if self._gates.take(ticket):
+            self._reject(ticket.what, error)
+            if self._end is None:
+                self._release(ticket.what)
+
+    def _reject(self, stage: int, error: OverloadedError) -> None:
+        self._failed += 1
+        if self._announcer.listeners:
+            self._announcer.stage_rejected(self._graph.names[stage], error.describe())
+        self._fail(stage, error)
 
     def _chosen(self, stage: int) -> bool:
         """Return whether a stage runs; where it does not, end it."""
@@ -345,13 +474,14 @@ class Engine:
     # One stage
 
     @enable_ki_protection
-    async def _run_stage(self, stage: int) -> None:
+    async def _run_stage(self, stage: int) -> None:  # noqa: C901, PLR0912 (every stage would pay for more calls)
         self._unbegun -= 1
         if not self._unbegun and self._ready:
             self._pump_in_context()
         if self._end is not None:
             self._cancelled += 1
             self._end_stage(stage, CANCELLED, "the run ended before it began")
+            self._gates.free(stage)
             return
         graph = self._graph
         bag = self._bag
@@ -361,10 +491,11 @@ class Engine:
         if direct or not graph.forms[stage].is_threaded:  # a plain function starts when it has its thread
             bag.states[stage] = RUNNING
             bag.started[stage] = self._now()
-            if self._announcer.listeners:
-                self._announcer.stage_started(spec.name)
+            if self._gates.tickets or self._announcer.listeners:
+                self._tell_start(stage)
         inputs = StageInputs(bag, spec.name, spec.local_names or spec.dependencies, graph.dependencies[stage])
-        ctx = StageContext(spec.name, self._snapshot, inputs, spec.config, 1, self._announcer.stage_emitted)
+        attempt = bag.count_attempts(stage) if bag.attempts else 1
+        ctx = StageContext(spec.name, self._snapshot, inputs, spec.config, attempt, self._announcer.stage_emitted)
         error: BaseException | None = None
         try:
             if direct == DIRECT_FUNCTION:
@@ -372,9 +503,7 @@ class Engine:
             elif direct == DIRECT_CLASS:
                 returned = await call_class(target, ctx)
             else:
-                form = graph.forms[stage]
-                note_start = partial(self._note_thread, stage)
-                returned = await run_special(form, target, ctx, spec.timeout, self._limiter, self._shutdown, note_start)
+                returned = await run_special(graph.forms[stage], target, ctx, spec.timeout, self._make_host(stage))
             cls = returned.__class__
             output = returned if cls is StageOutput else make_ok(returned) if cls is dict else to_output(returned)
         except BaseException as raised:
@@ -387,25 +516,38 @@ class Engine:
         ctx._emit = inputs._bag = None  # noqa: SLF001 (closed where they were made)
         bag.ended[stage] = self._now()
         if error is None:
-            self._complete(stage, output)
+            delay = self._complete(stage, output)
         else:
-            self._crash(stage, error)
+            delay = self._crash(stage, error)
             del error
+        if self._gates.tickets:
+            self._gates.free(stage)
+        if delay is not None:
+            await self._back_off(stage, delay)
 
     def _note_thread(self, stage: int) -> None:
         self._bag.states[stage] = RUNNING
         self._bag.started[stage] = self._now()
+        self._tell_start(stage)
+
+    def _tell_start(self, stage: int) -> None:
+        """Tell of an attempt that begins: its limiters, whose rate it uses, and those who listen."""
+        self._gates.start(stage)
         if self._announcer.listeners:
-            self._announcer.stage_started(self._graph.names[stage])
+            self._announcer.stage_started(self._graph.names[stage], self._bag.count_attempts(stage))
+
+    def _make_host(self, stage: int) -> Host:
+        note_start, keep = partial(self._note_thread, stage), partial(self._gates.keep, stage)
+        return Host(self._threads, self._shutdown, note_start, keep)
 
     def _notice_overrun(self, stage: int) -> None:
         timeout = self._graph.specs[stage].timeout
         took = self._bag.ended[stage] - self._bag.started[stage]
         if self._end is not None or (timeout is not None and took > timeout):
-            self._announcer.stage_overran(self._graph.names[stage])
+            self._announcer.stage_overran(self._graph.names[stage], self._bag.count_attempts(stage))
 
-    def _complete(self, stage: int, output: StageOutput) -> None:
-        """Take a stage's reply."""
+    def _complete(self, stage: int, output: StageOutput) -> float | None:
+        """Take a stage's reply; return the seconds after which it is run again, where it is."""
         status = output.status
         if status is _STATUS_OK:
             self._replied += 1
@@ -430,13 +572,13 @@ class Engine:
                 said = f": {output.reason}" if output.reason else ""
                 self.stop(RunEnding.CANCELLED, f"stage {self._graph.names[stage]!r}{said}")
         else:
-            self._failed += 1
-            self._fail(stage, make_failed(output))
+            return self._judge(stage, make_failed(output, may_restart=self._graph.specs[stage].restart is not None))
         if self._end is None:
             self._release(stage)
+        return None
 
-    def _crash(self, stage: int, error: BaseException) -> None:
-        """Take what a stage raised."""
+    def _crash(self, stage: int, error: BaseException) -> float | None:
+        """Take what a stage raised; return the seconds after which it is run again, where it is."""
         assert self._nursery is not None
         remains = split_cancelled(error)
         if remains is None:
@@ -445,21 +587,81 @@ class Engine:
             if self._end is not None:
                 self._cancelled += 1
                 self._end_stage(stage, CANCELLED, "the run ended while it ran")
-                return
+                return None
             remains = make_stray(error)
+        return self._judge(stage, remains)
+
+    # Restarts
+
+    def _judge(self, stage: int, error: BaseException) -> float | None:
+        """Decide what becomes of a stage that failed; return the seconds after which it is run again, where it is."""
+        graph = self._graph
+        bag = self._bag
+        name = graph.names[stage]
+        self._locate(stage, error)
+        if self._announcer.listeners:
+            self._announcer.stage_crashed(name, bag.count_attempts(stage), error)
+        restart = graph.specs[stage].restart
+        escalates = False
+        if restart is not None and self._end is None:
+            attempt = self._make_attempt(stage, error)
+            attempts = (*bag.attempts.get(stage, ()), attempt)
+            window = self._windows.get(stage, NO_FAILURES)
+            # Its functions are user code, which may stop the run.
+            verdict, window = self._healing.judge(restart, window, error, attempts, bag.ended[stage])
+            if verdict.directive is Directive.RESTART and self._end is None:
+                self._windows[stage] = window
+                bag.close_attempt(stage, attempt)
+                bag.states[stage] = RESTARTING
+                reason, number = describe_error(error), attempt.number
+                told = "pipeline %r, stage %r: attempt %d failed, the next is in %.3g s: %s"
+                _logger.warning(told, graph.pipeline, name, number, verdict.delay, reason)
+                if self._announcer.listeners:
+                    self._announcer.stage_restarting(name, number + 1, verdict.delay)
+                return verdict.delay
+            error = verdict.error
+            escalates = verdict.directive is Directive.ESCALATE
         self._failed += 1
-        self._fail(stage, remains)
+        self._fail(stage, error, escalates=escalates)
         if self._end is None:
             self._release(stage)
+        return None
 
-    def _fail(self, stage: int, error: BaseException) -> None:
+    async def _back_off(self, stage: int, delay: float) -> None:
+        """Wait until a stage is to be run again, and send it off: to a new task, through its limiters."""
+        with contextlib.suppress(trio.Cancelled):
+            await trio.sleep(delay)
+        assert self._nursery is not None
+        if self._nursery.cancel_scope.cancel_called:
+            self.stop(RunEnding.CANCELLED, "it was cancelled from outside")
+        if self._end is not None:
+            self._cancelled += 1
+            self._end_stage(stage, CANCELLED, "the run ended before it was restarted")
+        elif not self._gates.is_used:
+            self._ready.append(stage)
+        elif not self._queue(stage) and self._end is None:
+            self._release(stage)
+        if self._ready and not self._unbegun:
+            self._pump_in_context()
+
+    def _locate(self, stage: int, error: BaseException) -> None:
+        drop_own_frames(error)
+        if isinstance(error, StageflowError):
+            number = self._bag.count_attempts(stage)
+            error.locate(pipeline=self._graph.pipeline, stage=self._graph.names[stage], attempt=number)
+
+    def _make_attempt(self, stage: int, error: BaseException) -> Attempt:
+        bag = self._bag
+        if isnan(bag.started[stage]):  # it failed before its function had a thread
+            bag.started[stage] = bag.ended[stage]
+        return bag.make_attempt(stage, error)
+
+    def _fail(self, stage: int, error: BaseException, *, escalates: bool = False) -> None:
         """Give a stage its final failure, and stop the run where that is what it does about one."""
         graph = self._graph
         bag = self._bag
         name = graph.names[stage]
-        drop_own_frames(error)
-        if isinstance(error, StageflowError):
-            error.locate(pipeline=graph.pipeline, stage=name, attempt=1)
+        self._locate(stage, error)
         bag.failures[stage] = StageFailure(name, error, self._list_attempts(stage, error))
         reason = describe_error(error)
         _logger.error("pipeline %r, stage %r failed: %s", graph.pipeline, name, reason, exc_info=error)
@@ -467,7 +669,7 @@ class Engine:
         if not isinstance(error, Exception):
             self._fatal.append(error)
         if self._end is None:
-            if self._fail_fast or self._fatal:
+            if self._fail_fast or self._fatal or escalates:
                 self._tracker.count_down(stage)
                 self.stop(RunEnding.FAILED, f"stage {name!r}: {reason}")
         elif self._fail_fast and self._stopped_by_stage:
@@ -475,12 +677,12 @@ class Engine:
             self._end = RunEnd(RunEnding.FAILED, f"stage {name!r}: {reason}")
 
     def _list_attempts(self, stage: int, error: BaseException) -> tuple[Attempt, ...]:
-        bag = self._bag
-        if isnan(bag.ended[stage]):
-            return ()  # its condition failed, before there was an attempt
-        if isnan(bag.started[stage]):  # it failed before its function had a thread
-            bag.started[stage] = bag.ended[stage]
-        return (Attempt(1, bag.started[stage] - bag.began, bag.ended[stage] - bag.began, error),)
+        earlier = self._bag.attempts.get(stage, ())
+        if isnan(self._bag.ended[stage]):
+            return earlier  # its condition failed, or a limiter turned it away, and there was no attempt
+        if isinstance(error, RestartIntensityError):
+            return error.attempts
+        return (*earlier, self._make_attempt(stage, error))
 
     def _end_stage(self, stage: int, state: int, reason: str) -> None:
         """Give a stage its final state."""

@@ -4,16 +4,30 @@ from __future__ import annotations
 
 from ._bag import safe_str
 from ._output import StageOutput, StageStatus
-from .errors import StageFailedError, StrayCancelledError
+from .errors import OverloadedError, StageFailedError, StrayCancelledError
 
 
-def make_failed(output: StageOutput) -> StageFailedError:
-    """Return the error of a stage that returned `fail` or, with no restart left, `retry`."""
-    asked = ", and no restart is left" if output.status is StageStatus.RETRY else ""
-    error = StageFailedError(f"it returned {output.status.value}: {safe_str(output.error)}{asked}", output=output)
+def make_failed(output: StageOutput, *, may_restart: bool) -> StageFailedError:
+    """Return the error of a stage that returned `fail` or `retry`."""
+    hint = None
+    if output.status is StageStatus.RETRY and not may_restart:
+        hint = "to have it run again give it restart=Restart(...)"
+    error = StageFailedError(f"it returned {output.status.value}: {safe_str(output.error)}", output=output, hint=hint)
     if isinstance(output.error, Exception):
         error.__cause__ = output.error
     return error
+
+
+def make_overloaded(error: OverloadedError, pipeline: str, *, dropped: bool = False) -> OverloadedError:
+    """Return what a limiter said of a run, in the words of the supervisor whose limit it is."""
+    limit, queued = error.limit, error.max_queued
+    problem = (
+        f"the supervisor is full: {limit} of max_runs={limit} runs go on, {queued} of max_queued={queued} are queued"
+    )
+    if dropped:
+        problem += ", and this one had been for longest"
+    hint = "raise max_runs or max_queued, or take overflow='wait'"
+    return OverloadedError(problem, limit=limit, max_queued=queued, pipeline=pipeline, hint=hint)
 
 
 def make_stray(cancelled: BaseException) -> StrayCancelledError:

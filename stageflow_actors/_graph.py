@@ -38,6 +38,7 @@ class Graph:
         "direct",
         "flags",
         "forms",
+        "is_limited",
         "names",
         "pipeline",
         "positions",
@@ -55,6 +56,8 @@ class Graph:
         self.dependents: list[tuple[int, ...]] = []
         self.unmet = array("i")
         self.flags = bytearray(CONDITIONAL if spec.when is not None else 0 for spec in specs)
+        self.is_limited = any(spec.limiter is not None for spec in specs)
+        """Whether a stage needs a limiter's slot to run."""
         self.forms: list[RunnerForm] = []
         self.direct = bytearray()
         """Whether an attempt is one await and no more (no thread, no timeout, no context manager), and of what."""
@@ -87,7 +90,7 @@ def compile_graph(pipeline: str, specs: Sequence[StageSpec]) -> Graph:
             found = known[id(spec.runner)] = form, bind_runner(spec.runner, form)
         form = found[0]
         graph.forms.append(form)
-        is_direct = form.is_async and not form.is_managed and spec.timeout is None
+        is_direct = form.is_async and not form.is_managed and not form.is_container and spec.timeout is None
         graph.direct.append((DIRECT_CLASS if form.is_class else DIRECT_FUNCTION) if is_direct else 0)
         graph.targets.append(found[1])
     return graph

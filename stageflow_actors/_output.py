@@ -54,6 +54,7 @@ class _Draft:
     error: str | Exception | None
     reason: str
     label: str | None
+    after: float
 
 
 @final
@@ -73,6 +74,8 @@ class StageOutput:
     """Why it was skipped, or cancelled the run."""
     label: str | None = None
     """The label that a router chose."""
+    after: float = 0.0
+    """Seconds that it wants to be left alone before it is run again."""
 
     @classmethod
     def ok(cls, data: Mapping[str, Any] | None = None, /, **fields: Any) -> StageOutput:
@@ -95,9 +98,21 @@ class StageOutput:
         return cls(StageStatus.FAIL, _merge(data, {}), error)
 
     @classmethod
-    def retry(cls, error: str | Exception, data: Mapping[str, Any] | None = None) -> StageOutput:
-        """Fail, and ask to be run again where a restart is left."""
-        return cls(StageStatus.RETRY, _merge(data, {}), error)
+    def retry(cls, error: str | Exception, data: Mapping[str, Any] | None = None, *, after: float = 0.0) -> StageOutput:
+        """Fail, and ask to be run again where a restart is left.
+
+        Args:
+            error: Why.
+            data: What it has all the same; it stands in the error's `output`.
+            after: Seconds to wait at least, such as a server's Retry-After; the `maximum` of the backoff limits it.
+
+        Raises:
+            ValueError: `after` is no number of seconds.
+        """
+        if isinstance(after, bool) or not isinstance(after, (int, float)) or not after >= 0:
+            message = f"after must be a number of seconds of at least 0, not {after!r}"
+            raise ValueError(message)
+        return cls(StageStatus.RETRY, _merge(data, {}), error, after=after)
 
     @classmethod
     def route(cls, label: str, data: Mapping[str, Any] | None = None, /, **fields: Any) -> StageOutput:
@@ -118,7 +133,7 @@ def make_ok(data: Mapping[str, Any]) -> StageOutput:
     Every stage pays for this. A frozen class sets its slots through `object.__setattr__`, which takes
     three times as long as setting those of a draft that then becomes frozen by becoming the class.
     """
-    made: Any = _Draft(_OK, freeze_mapping(data, "data"), None, "", None)
+    made: Any = _Draft(_OK, freeze_mapping(data, "data"), None, "", None, 0.0)
     made.__class__ = StageOutput
     return made  # type: ignore[no-any-return]
 

@@ -17,7 +17,7 @@ from ._validation import count, suggest
 from .errors import NoOutputError, PipelineFailedError
 
 if TYPE_CHECKING:
-    from ._bag import OutputBag, StageFailure
+    from ._bag import Attempt, OutputBag, StageFailure
     from ._graph import Graph
     from ._snapshot import RunIdentity
 
@@ -90,7 +90,7 @@ class RunResult(Mapping[str, StageOutput]):
     Asking it for another stage raises a `KeyError` that says its state and why. Immutable.
     """
 
-    __slots__ = ("_bag", "_ended", "_failures", "_graph", "_identity", "_ledger", "_states", "_timings")
+    __slots__ = ("_attempts", "_bag", "_ended", "_failures", "_graph", "_identity", "_ledger", "_states", "_timings")
 
     def __init__(self, graph: Graph, bag: OutputBag, identity: RunIdentity, ended: RunEnd, ledger: Ledger) -> None:
         self._graph = graph
@@ -101,6 +101,7 @@ class RunResult(Mapping[str, StageOutput]):
         self._states: Mapping[str, StageState] | None = None
         self._failures: Mapping[str, StageFailure] | None = None
         self._timings: Mapping[str, StageTiming] | None = None
+        self._attempts: Mapping[str, tuple[Attempt, ...]] | None = None
 
     @property
     def pipeline(self) -> str:
@@ -148,17 +149,28 @@ class RunResult(Mapping[str, StageOutput]):
 
     @property
     def timings(self) -> Mapping[str, StageTiming]:
-        """When each stage ran that did run."""
+        """When each stage ran that did run: from the start of its first attempt to the end of its last."""
         if self._timings is None:
             bag = self._bag
-            self._timings = MappingProxyType(
-                {
-                    name: StageTiming(start - bag.began, end - bag.began)
-                    for name, start, end in zip(self._graph.names, bag.started, bag.ended, strict=True)
-                    if end >= start  # both are nan for a stage that never ran
-                }
-            )
+            found = {
+                name: StageTiming(start - bag.began, end - bag.began)
+                for name, start, end in zip(self._graph.names, bag.started, bag.ended, strict=True)
+                if end >= start  # both are nan for a stage that never ran
+            }
+            if bag.attempts:
+                attempts = {self._graph.names[stage]: bag.list_attempts(stage) for stage in bag.attempts}
+                found |= {name: StageTiming(each[0].started, each[-1].ended) for name, each in attempts.items()}
+                found = {name: found[name] for name in self._graph.names if name in found}
+            self._timings = MappingProxyType(found)
         return self._timings
+
+    @property
+    def attempts(self) -> Mapping[str, tuple[Attempt, ...]]:
+        """Every attempt at each stage that ran, in the order of the pipeline; one each, but for restarts."""
+        if self._attempts is None:
+            lists = ((name, self._bag.list_attempts(stage)) for stage, name in enumerate(self._graph.names))
+            self._attempts = MappingProxyType({name: attempts for name, attempts in lists if attempts})
+        return self._attempts
 
     @property
     def duration(self) -> float:
@@ -248,6 +260,11 @@ class RunResult(Mapping[str, StageOutput]):
             "reasons": {name: reason for name in self.states if (reason := self.reason(name))},
             "outputs": {name: _output_to_dict(output) for name, output in self.items()},
             "failures": {name: _failure_to_dict(failure) for name, failure in self.failures.items()},
+            "restarted": {
+                name: [_attempt_to_dict(attempt) for attempt in attempts]
+                for name, attempts in self.attempts.items()
+                if len(attempts) > 1
+            },
             "timings": {name: attrs.asdict(timing) for name, timing in self.timings.items()},
             "ledger": attrs.asdict(self._ledger),
         }
@@ -286,6 +303,9 @@ class RunResult(Mapping[str, StageOutput]):
         lines.append("  " + ", ".join(f"{counts[state]} {state.value}" for state in StageState if counts[state]))
         if ran and self.duration > 0:
             lines.append(f"  {count(ran, 'stage')} ran in {self.duration:.3f} s, {ran / self.duration:,.0f} stages/s")
+        if restarted := len(self._bag.attempts):
+            times = sum(map(len, self._bag.attempts.values()))
+            lines.append(f"  {count(restarted, 'stage')} restarted, {count(times, 'failed attempt')}")
         shown = 10
         lines.extend(
             f"  {self.states[failure.stage].value} {failure.stage!r}: {failure}"
@@ -321,15 +341,13 @@ def _output_to_dict(output: StageOutput) -> dict[str, Any]:
 
 
 def _failure_to_dict(failure: StageFailure) -> dict[str, Any]:
+    return {"error": str(failure), "attempts": [_attempt_to_dict(attempt) for attempt in failure.attempts]}
+
+
+def _attempt_to_dict(attempt: Attempt) -> dict[str, Any]:
     return {
-        "error": str(failure),
-        "attempts": [
-            {
-                "number": attempt.number,
-                "started": attempt.started,
-                "ended": attempt.ended,
-                "error": None if attempt.error is None else describe_error(attempt.error),
-            }
-            for attempt in failure.attempts
-        ],
+        "number": attempt.number,
+        "started": attempt.started,
+        "ended": attempt.ended,
+        "error": None if attempt.error is None else describe_error(attempt.error),
     }

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Self, final
 import attrs
 import trio
 
-from ._policy import ABANDONED, CANCELLED, FAILED, ISOLATED, OK, PENDING, RUNNING, SKIPPED, TOLD
+from ._policy import ABANDONED, CANCELLED, FAILED, ISOLATED, OK, PENDING, RESTARTING, RUNNING, SKIPPED, TOLD
 from ._result import RunEnding, RunResult
 from ._validation import require_count
 
@@ -26,6 +26,7 @@ class RunStatistics:
     total: int
     pending: int
     running: int
+    restarting: int
     ok: int
     skipped: int
     failed: int
@@ -36,7 +37,7 @@ class RunStatistics:
     @property
     def ended(self) -> int:
         """How many have their final state."""
-        return self.total - self.pending - self.running
+        return self.total - self.pending - self.running - self.restarting
 
 
 @final
@@ -133,6 +134,7 @@ class Run:
             total=sum(count),
             pending=count[PENDING] + count[TOLD],
             running=count[RUNNING],
+            restarting=count[RESTARTING],
             ok=count[OK],
             skipped=count[SKIPPED],
             failed=count[FAILED],
@@ -154,6 +156,10 @@ class Run:
         stream = EventStream(self._engine, require_count("max_queued", max_queued))
         self._streams.append(stream)
         return stream
+
+    def _make_error(self) -> Exception:
+        """Return what `result` raises, of a run that failed."""
+        return self._engine.turned_away or self._engine.view()._make_error()  # noqa: SLF001 (the result's own)
 
     def _finish(self) -> None:
         """Wake everyone who waits for the end."""

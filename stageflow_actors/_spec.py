@@ -12,7 +12,8 @@ from typing import Any, TypeAlias, final
 import attrs
 
 from ._freeze import FrozenDict, freeze_mapping
-from ._policy import Trigger
+from ._limits import LimiterBase, require_priority
+from ._policy import Restart, Trigger
 from ._stage import Runner, StageInputs, StageKind, inspect_runner
 from ._validation import nearest, refuse, require_name, require_seconds
 from .errors import NotFreezableError
@@ -75,6 +76,12 @@ class StageSpec:
     trigger: Trigger = Trigger.ALL_SUCCESS
     timeout: float | None = None
     """Seconds an attempt may take, from the start of `execute`."""
+    restart: Restart | None = None
+    """When it is run again after a failure."""
+    limiter: LimiterBase | None = None
+    """What it needs a slot of to run."""
+    priority: int = 0
+    """How urgent it is among those that wait for the same limiter; a larger one is more urgent."""
     local_names: tuple[str, ...] | None = None
     """The names by which the stage knows its dependencies, where a subpipeline renamed them."""
 
@@ -82,16 +89,19 @@ class StageSpec:
 Dependencies: TypeAlias = str | StageSpec | Iterable[str | StageSpec]
 
 
-def make_spec(
+def make_spec(  # noqa: C901 (one check after the other)
     name: str,
     runner: Runner,
     kind: StageKind | None,
     dependencies: Dependencies,
     *,
-    config: Mapping[str, Any] | None,
-    when: Condition | None,
-    trigger: Trigger,
-    timeout: float | None,
+    config: Mapping[str, Any] | None = None,
+    when: Condition | None = None,
+    trigger: Trigger = Trigger.ALL_SUCCESS,
+    restart: Restart | None = None,
+    timeout: float | None = None,
+    limiter: LimiterBase | None = None,
+    priority: int = 0,
     pipeline: str | None = None,
     inspected: bool = False,
 ) -> StageSpec:
@@ -105,7 +115,10 @@ def make_spec(
         config: Its configuration.
         when: Its condition.
         trigger: What the states of its dependencies must be.
+        restart: When it is run again.
         timeout: Seconds that an attempt may take.
+        limiter: What it needs a slot of.
+        priority: How urgent it is there.
         pipeline: The pipeline's name, for errors.
         inspected: Whether the runner is known to be one.
 
@@ -127,6 +140,8 @@ def make_spec(
         trigger = _read_enum(Trigger, "trigger", trigger, pipeline, name)
     if timeout is not None:
         require_seconds("timeout", timeout, pipeline=pipeline, stage=name)
+    if restart is not None or limiter is not None or priority:
+        _check_policies(restart, timeout, limiter, priority, runner, pipeline, name)
     if when is not None:
         _check_condition(name, when, names, pipeline)
     frozen = NO_CONFIG
@@ -137,7 +152,39 @@ def make_spec(
             refuse(error.problem, pipeline=pipeline, stage=name, hint=error.hint)
         except TypeError as error:
             refuse(str(error), pipeline=pipeline, stage=name)
-    return StageSpec(name, runner, kind, names, frozen, when, trigger, timeout)
+    return StageSpec(name, runner, kind, names, frozen, when, trigger, timeout, restart, limiter, priority)
+
+
+def check_restart(
+    restart: object, timeout: float | None, pipeline: str | None = None, stage: str | None = None
+) -> None:
+    """Refuse what is no `Restart`, and a window that attempts which run into their timeout can never trip."""
+    if not isinstance(restart, Restart):
+        hint = "write restart=Restart(max_restarts=3)"
+        refuse(f"restart must be a Restart, not {restart!r}", pipeline=pipeline, stage=stage, hint=hint)
+    restart.check_window(timeout or 0.0, pipeline=pipeline, stage=stage)
+
+
+def _check_policies(
+    restart: object,
+    timeout: float | None,
+    limiter: object,
+    priority: object,
+    runner: object,
+    pipeline: str | None,
+    stage: str,
+) -> None:
+    require_priority(priority, pipeline=pipeline, stage=stage)
+    if restart is not None:
+        check_restart(restart, timeout, pipeline, stage)
+    if limiter is None:
+        return
+    if not isinstance(limiter, LimiterBase):
+        hint = "write limiter=Limiter(64), and share it between the stages that it limits together"
+        refuse(f"limiter must be a Limiter, not {limiter!r}", pipeline=pipeline, stage=stage, hint=hint)
+    if getattr(runner, "limiter", None) is limiter:
+        hint = "leave it out here: the items are limited, and the stage around them holds no slot"
+        refuse("its items wait for the very limiter that it would hold", pipeline=pipeline, stage=stage, hint=hint)
 
 
 def _innermost(runner: Any) -> Any:
@@ -200,7 +247,10 @@ def parallel_stages(
     config: Mapping[str, Any] | None = None,
     when: Condition | None = None,
     trigger: Trigger = Trigger.ALL_SUCCESS,
+    restart: Restart | None = None,
     timeout: float | None = None,
+    limiter: LimiterBase | None = None,
+    priority: int = 0,
 ) -> tuple[StageSpec, ...]:
     """Return one stage a key, all alike; give them to `Pipeline.with_stages`.
 
@@ -214,7 +264,10 @@ def parallel_stages(
         config: Configuration that all share; a stage's own takes precedence.
         when: The condition of each.
         trigger: What the states of the dependencies must be.
+        restart: When each is run again.
         timeout: Seconds that an attempt of each may take.
+        limiter: What each needs a slot of: `Limiter(64)` lets 64 of them run at once.
+        priority: How urgent each is there.
 
     Raises:
         PipelineValidationError: Two keys give the same name, or something that `with_stage` refuses.
@@ -236,7 +289,18 @@ def parallel_stages(
             refuse(f"the keys {first!r} and {key!r} give two stages the name {name!r}", hint="make the keys distinct")
         merged = _merge_config(name, key, config, own.get(key))
         specs[name] = make_spec(
-            name, runner, kind, names, config=merged, when=when, trigger=trigger, timeout=timeout, inspected=True
+            name,
+            runner,
+            kind,
+            names,
+            config=merged,
+            when=when,
+            trigger=trigger,
+            restart=restart,
+            timeout=timeout,
+            limiter=limiter,
+            priority=priority,
+            inspected=True,
         )
     return tuple(specs.values())
 

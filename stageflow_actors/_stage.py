@@ -56,6 +56,8 @@ class RunnerForm:
     is_async: bool
     is_managed: bool
     """Whether each attempt enters the instance as an async context manager."""
+    is_container: bool = False
+    """Whether it runs actors of its own, for which the runtime lends it its means."""
 
     @property
     def is_threaded(self) -> bool:
@@ -99,7 +101,10 @@ def inspect_runner(runner: Any, *, pipeline: str | None = None, stage: str | Non
         hint = "pass a stage class, an instance of one, or a function of the stage's context"
         refuse(f"runner {runner!r} cannot run a stage", pipeline=pipeline, stage=stage, hint=hint)
     _check_call(function, (None,), pipeline, stage, _TAKES_CONTEXT)
-    return RunnerForm(is_class=False, is_async=_is_async(function, pipeline, stage), is_managed=False)
+    is_async = _is_async(function, pipeline, stage)
+    return RunnerForm(
+        is_class=False, is_async=is_async, is_managed=False, is_container=getattr(runner, "_is_container", False)
+    )
 
 
 def _check_call(function: Any, arguments: tuple[Any, ...], pipeline: str | None, stage: str | None, hint: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final, Self, final
 
@@ -12,9 +13,11 @@ from trio.lowlevel import enable_ki_protection
 
 from ._actor import split_cancelled
 from ._definition import PipelineDefinition
-from ._engine import Engine
+from ._engine import Engine, Means
 from ._graph import narrow
+from ._limiter import Limiter
 from ._output import StageOutput, StageStatus
+from ._policy import Intensity
 from ._result import RunEnding
 from ._run import Run
 from ._snapshot import ContextSnapshot, RunIdentity
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
     from types import TracebackType
 
+    from ._limits import Overflow
     from ._result import RunResult
 
 _NO_OVERRIDES: Final[Mapping[str, StageOutput]] = {}
@@ -37,11 +41,19 @@ class Supervisor:
     no task of theirs is left.
 
     Args:
+        max_running_stages: How many stages and fan-out items may run at once, over all runs; no limit by
+            default. The others wait, the most urgent first, also one that has its own limiter's slot.
+        max_runs: How many runs may go on at once; no limit by default. Further ones are queued.
+        max_queued: How many runs may be queued; by default any number where they are to wait, else none.
+        overflow: What becomes of a run for which the queue is full: it waits all the same (`wait`), it is
+            refused with an `OverloadedError` (`reject`, `drop_newest`), or the run that has been queued for
+            longest is (`drop_oldest`).
         max_threads: How many plain `def` stages may be in worker threads at once, over all runs; by
             default as many as `concurrent.futures` would use.
         shutdown: The budget, in seconds, of a run that stops: as long may its threads and the
             `__aexit__` of its stages still take. A thread that takes longer is `ABANDONED`.
         identify: Gives each run its identity; tests replace it.
+        random: Gives numbers from 0 to 1, for the jitter of restarts; tests replace it.
 
     Raises:
         PipelineValidationError: An option that cannot be.
@@ -50,21 +62,34 @@ class Supervisor:
     def __init__(
         self,
         *,
+        max_running_stages: int | None = None,
+        max_runs: int | None = None,
+        max_queued: int | None = None,
+        overflow: Overflow = "wait",
         max_threads: int | None = None,
         shutdown: float = 5.0,
         identify: Callable[[], RunIdentity] = RunIdentity.new,
+        random: Callable[[], float] = random.random,
     ) -> None:
+        self._running = None if max_running_stages is None else _make_limiter("max_running_stages", max_running_stages)
+        self._runs = None
+        if max_runs is not None:
+            self._runs = _make_limiter("max_runs", max_runs, max_queued=max_queued, overflow=overflow)
+        elif max_queued is not None or overflow != "wait":
+            what = "overflow" if max_queued is None else "max_queued"
+            refuse(f"{what} is about runs that max_runs keeps waiting, and there is none", hint="give max_runs too")
         self._max_threads = min(32, (os.cpu_count() or 1) + 4) if max_threads is None else max_threads
         require_count("max_threads", self._max_threads)
         self._shutdown = require_seconds("shutdown", shutdown)
         self._identify = identify
+        self._random = random
         self._engines: set[Engine] = set()
         self._idle = trio.Event()
         self._unobserved: list[Run] = []
         self._fatal: BaseException | None = None
         self._manager: AbstractAsyncContextManager[trio.Nursery] | None = None
         self._nursery: trio.Nursery | None = None
-        self._limiter: trio.CapacityLimiter
+        self._means: Means
         self._closed = False
 
     @enable_ki_protection  # an interrupt must not find a run that is admitted and not yet driven
@@ -75,6 +100,7 @@ class Supervisor:
         *,
         continue_on_failure: bool = False,
         timeout: float | None = None,
+        intensity: Intensity | None = None,
         targets: Iterable[str] | None = None,
         overrides: Mapping[str, StageOutput | Mapping[str, Any]] | None = None,
     ) -> RunResult:
@@ -85,13 +111,16 @@ class Supervisor:
             snapshot: The message for every stage; a mapping is short for a snapshot with that `data`.
             continue_on_failure: Whether a failing stage isolates the stages that need it and nothing
                 else, and the result is returned; otherwise the first failure ends the run and is raised.
-            timeout: Seconds for the whole run; then it ends, and what had completed is returned.
+            timeout: Seconds for the whole run, from the call: also those for which it is queued. Then it ends,
+                and what had completed is returned.
+            intensity: How often its stages may be restarted together; past it, none is restarted any more.
             targets: The stages that are wanted: only they and what they need run. All by default.
             overrides: Outputs of stages that are given instead of run; a mapping is short for `ok`.
 
         Raises:
             PipelineValidationError: The pipeline or an argument cannot work. Nothing has started.
             PipelineFailedError: A stage failed, without `continue_on_failure`.
+            OverloadedError: There was no place for it, or it was dropped from the queue. Nothing has started.
             RuntimeError: The supervisor is not open.
         """
         engine = self._admit(
@@ -99,6 +128,7 @@ class Supervisor:
             snapshot,
             continue_on_failure=continue_on_failure,
             timeout=timeout,
+            intensity=intensity,
             targets=targets,
             overrides=overrides,
         )
@@ -119,6 +149,7 @@ class Supervisor:
         *,
         continue_on_failure: bool = False,
         timeout: float | None = None,
+        intensity: Intensity | None = None,
         targets: Iterable[str] | None = None,
         overrides: Mapping[str, StageOutput | Mapping[str, Any]] | None = None,
     ) -> Run:
@@ -128,6 +159,7 @@ class Supervisor:
 
         Raises:
             PipelineValidationError: The pipeline or an argument cannot work. Nothing has started.
+            OverloadedError: There is no place for it. One that is dropped later raises it from `Run.result`.
             RuntimeError: The supervisor is not open.
         """
         engine = self._admit(
@@ -135,6 +167,7 @@ class Supervisor:
             snapshot,
             continue_on_failure=continue_on_failure,
             timeout=timeout,
+            intensity=intensity,
             targets=targets,
             overrides=overrides,
         )
@@ -150,6 +183,7 @@ class Supervisor:
         *,
         continue_on_failure: bool,
         timeout: float | None,
+        intensity: Intensity | None,
         targets: Iterable[str] | None,
         overrides: Mapping[str, StageOutput | Mapping[str, Any]] | None,
     ) -> Engine:
@@ -171,6 +205,9 @@ class Supervisor:
             given = {name: output for name, output in given.items() if name in graph.positions}
         if timeout is not None:
             require_seconds("timeout", timeout, pipeline=pipeline.name)
+        if intensity is not None and not isinstance(intensity, Intensity):
+            hint = "write intensity=Intensity(20, within=60)"
+            refuse(f"intensity must be an Intensity, not {intensity!r}", pipeline=pipeline.name, hint=hint)
         engine = Engine(
             graph,
             _read_snapshot(snapshot),
@@ -178,13 +215,16 @@ class Supervisor:
             fail_fast=not continue_on_failure,
             timeout=timeout,
             overrides=given,
-            limiter=self._limiter,
-            shutdown=self._shutdown,
+            means=self._means,
+            intensity=intensity,
         )
+        if self._runs is not None:
+            engine.enter(self._runs)
         self._engines.add(engine)
         return engine
 
     def _forget(self, engine: Engine) -> None:
+        engine.leave()
         self._engines.discard(engine)
         if not self._engines:
             self._idle.set()
@@ -199,7 +239,7 @@ class Supervisor:
             self._fatal = engine.fatal
             assert self._nursery is not None
             self._nursery.cancel_scope.cancel()
-        elif engine.result is not None and engine.result.ended.ending is RunEnding.FAILED:
+        elif engine.is_failed:
             self._unobserved = [other for other in self._unobserved if not other._observed]  # noqa: SLF001
             self._unobserved.append(run)
 
@@ -211,7 +251,8 @@ class Supervisor:
         if not trio.lowlevel.in_trio_run():
             message = "a supervisor runs inside trio, and this is no trio task; start it with trio.run(...)"
             raise RuntimeError(message)
-        self._limiter = trio.CapacityLimiter(self._max_threads)
+        threads = trio.CapacityLimiter(self._max_threads)
+        self._means = Means(threads, self._running, self._shutdown, self._random)
         self._manager = trio.open_nursery()
         self._nursery = await self._manager.__aenter__()
         return self
@@ -257,16 +298,16 @@ class Supervisor:
                 raise
 
     def _raise_unobserved(self) -> None:
-        errors = [
-            run.partial()._make_error()  # noqa: SLF001 (the result's own)
-            for run in self._unobserved
-            if not run._observed  # noqa: SLF001
-        ]
+        errors = [run._make_error() for run in self._unobserved if not run._observed]  # noqa: SLF001
         if len(errors) == 1:
             raise errors[0]
         if errors:
             message = f"{len(errors)} runs failed, and nobody awaited their results"
             raise ExceptionGroup(message, errors)
+
+
+def _make_limiter(what: str, limit: int, **options: Any) -> Limiter:
+    return Limiter(require_count(what, limit), **options)
 
 
 def _read_snapshot(snapshot: ContextSnapshot[Any] | Mapping[str, Any] | None) -> ContextSnapshot[Any]:

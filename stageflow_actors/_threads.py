@@ -45,7 +45,9 @@ class ThreadedCall:
         "_abandoned",
         "_admitted",
         "_ended",
+        "_free",
         "_function",
+        "_keep",
         "_limiter",
         "_on_start",
         "_outcome",
@@ -54,8 +56,14 @@ class ThreadedCall:
     )
 
     def __init__(
-        self, function: Callable[[StageContext], Any], limiter: trio.CapacityLimiter, on_start: Callable[[], None]
+        self,
+        function: Callable[[StageContext], Any],
+        limiter: trio.CapacityLimiter,
+        on_start: Callable[[], None],
+        keep: Callable[[], Callable[[], None]],
     ) -> None:
+        self._keep: Callable[[], Callable[[], None]] | None = keep
+        self._free: Callable[[], None] | None = None
         self._function = function
         self._limiter = limiter
         self._on_start: Callable[[], None] | None = on_start
@@ -85,12 +93,16 @@ class ThreadedCall:
                 raise
         else:
             return self._take_outcome()
+        finally:
+            keep, self._keep = self._keep, None  # it leads to the run, as `_on_start` does
         self._watched = True
         if self._outcome is None:
             with trio.CancelScope(shield=True, deadline=shutdown.deadline()):
                 await self._ended.wait()
         if self._outcome is None:
             self._abandoned = True
+            assert keep is not None
+            self._free = keep()
             problem = f"its thread was still running {shutdown.seconds:g} s after it was cancelled"
             hint = "let it call trio.from_thread.check_cancelled() now and then"
             raise ThreadAbandonedError(problem, seconds=shutdown.seconds, hint=hint)
@@ -135,3 +147,5 @@ class ThreadedCall:
     def release_on_behalf_of(self, borrower: object) -> None:
         """Give the place back: trio calls this when the thread has really ended."""
         self._limiter.release_on_behalf_of(borrower)
+        if self._free is not None:
+            self._free()

@@ -54,13 +54,6 @@ def require_between(what: str, value: object, least: float, most: float = _TOO_L
     return value
 
 
-def require_whole(what: str, value: object, *, pipeline: str | None = None, stage: str | None = None) -> int:
-    """Return `value` if it is a whole number, of either sign."""
-    if isinstance(value, bool) or not isinstance(value, int):
-        refuse(f"{what} must be a whole number, not {value!r}", pipeline=pipeline, stage=stage)
-    return value
-
-
 def count(number: int, one: str, many: str | None = None) -> str:
     """Return `1 stage` or `2 stages`."""
     return f"{number:,} {one if number == 1 else many or f'{one}s'}"

@@ -17,12 +17,54 @@ if TYPE_CHECKING:
 @final
 @attrs.frozen
 class StageStarted:
-    """A stage has begun; a plain function, once it has its thread."""
+    """An attempt at a stage has begun; of a plain function, once it has its thread."""
 
     run_id: str
     at: float
     stage: str
     attempt: int
+    item: int | None = None
+    """The item of a dynamic fan-out that is meant, by its position; None for the stage itself, here and below."""
+
+
+@final
+@attrs.frozen
+class StageCrashed:
+    """An attempt at a stage failed. What follows is a `StageRestarting`, or its end."""
+
+    run_id: str
+    at: float
+    stage: str
+    attempt: int
+    error: BaseException
+    item: int | None = None
+
+
+@final
+@attrs.frozen
+class StageRestarting:
+    """A stage backs off, to be run again."""
+
+    run_id: str
+    at: float
+    stage: str
+    attempt: int
+    """The coming one."""
+    delay: float
+    """Seconds from now; a limiter may make it later."""
+    item: int | None = None
+
+
+@final
+@attrs.frozen
+class StageRejected:
+    """A limiter whose queue is full turned a stage away, or dropped it from the queue."""
+
+    run_id: str
+    at: float
+    stage: str
+    reason: str
+    item: int | None = None
 
 
 @final
@@ -36,6 +78,7 @@ class StageEnded:
     state: StageState
     reason: str
     """Why it failed, was skipped or was isolated; empty for OK."""
+    item: int | None = None
 
 
 @final
@@ -47,6 +90,7 @@ class StageOverran:
     at: float
     stage: str
     attempt: int
+    item: int | None = None
 
 
 @final
@@ -59,6 +103,7 @@ class StageEmitted:
     stage: str
     attempt: int
     event: Any
+    item: int | None = None
 
 
 @final
@@ -91,4 +136,15 @@ class LedgerUnbalanced:
     ledger: Ledger
 
 
-Event: TypeAlias = StageStarted | StageEnded | StageOverran | StageEmitted | RunStopping | RunEnded | LedgerUnbalanced
+Event: TypeAlias = (
+    StageStarted
+    | StageCrashed
+    | StageRestarting
+    | StageRejected
+    | StageEnded
+    | StageOverran
+    | StageEmitted
+    | RunStopping
+    | RunEnded
+    | LedgerUnbalanced
+)

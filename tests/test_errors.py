@@ -10,14 +10,16 @@ from functools import partial
 import pytest
 import trio
 
-from stageflow_actors import Pipeline, StageOutput, StageState, errors
+from stageflow_actors import Attempt, Pipeline, StageOutput, StageState, errors
 from stageflow_actors.errors import (
     ContractError,
     CycleDetectedError,
     LedgerError,
     MissingExtraError,
     MissingKeyError,
+    ItemFailedError,
     NoOutputError,
+    OverloadedError,
     NotFreezableError,
     NotJSONError,
     NurseryLeftOpenError,
@@ -28,6 +30,7 @@ from stageflow_actors.errors import (
     StageReturnTypeError,
     StageTimeoutError,
     StrayCancelledError,
+    RestartIntensityError,
     ThreadAbandonedError,
     UndeclaredDependencyError,
 )
@@ -50,6 +53,13 @@ CLASSES = {
     MissingKeyError: (StageflowError, KeyError, {}),
     StageFailedError: (StageflowError, Exception, {"output": StageOutput.fail("no", {"a": [1]})}),
     StageTimeoutError: (StageflowError, TimeoutError, {"seconds": 2.5}),
+    RestartIntensityError: (
+        StageflowError,
+        Exception,
+        {"attempts": (Attempt(1, 0.5, 1.0, None),), "max_restarts": 3, "within": 60.0},
+    ),
+    OverloadedError: (StageflowError, Exception, {"limit": 64, "max_queued": 100}),
+    ItemFailedError: (StageflowError, Exception, {"index": 17}),
     ThreadAbandonedError: (StageflowError, Exception, {"seconds": 2.5}),
     LedgerError: (StageflowError, Exception, {"result": None}),
     MissingExtraError: (StageflowError, ImportError, {"extra": "cli"}),

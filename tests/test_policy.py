@@ -15,6 +15,7 @@ from stageflow_actors._policy import (
     ISOLATED,
     OK,
     PENDING,
+    RESTARTING,
     RUNNING,
     SKIPPED,
     STATES,
@@ -147,8 +148,8 @@ def test_a_stop_isolates_nobody_without_a_bad_dependency(trigger, all_ended, has
 
 
 def test_states_and_codes_go_together():
-    codes = [PENDING, TOLD, RUNNING, OK, SKIPPED, FAILED, ISOLATED, CANCELLED, ABANDONED]
-    assert codes == list(range(9))
+    codes = [PENDING, TOLD, RUNNING, RESTARTING, OK, SKIPPED, FAILED, ISOLATED, CANCELLED, ABANDONED]
+    assert codes == list(range(10))
     assert [STATES[code].name for code in codes if code != TOLD] == [state.name for state in StageState]
     assert STATES[TOLD] is StageState.PENDING
     assert {STATES[code].value for code in BAD} == {"failed", "isolated", "cancelled", "abandoned"}

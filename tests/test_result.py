@@ -341,6 +341,7 @@ def test_the_dict_form_is_json(result):
                 "attempts": [{"number": 1, "started": 1.0, "ended": 1.5, "error": "ValueError: boom and more"}],
             }
         },
+        "restarted": {},
         "timings": {
             "fetch": {"started": 0.0, "ended": 1.0},
             "bad": {"started": 1.0, "ended": 1.5},

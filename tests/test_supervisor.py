@@ -73,7 +73,7 @@ def raises(error):
         (
             returns(StageOutput.retry("later")),
             STATE.FAILED,
-            "StageFailedError: it returned retry: later, and no restart is left",
+            "StageFailedError: it returned retry: later; to have it run again give it restart=Restart(...)",
         ),
         (raises(ValueError("boom")), STATE.FAILED, "ValueError: boom"),
         (
@@ -470,6 +470,7 @@ async def test_events_tell_the_whole_story(autojump_clock):
         ("StageEmitted", "talks", None),
         ("StageEnded", "talks", STATE.OK),
         ("StageStarted", "bad", None),
+        ("StageCrashed", "bad", None),
         ("StageEnded", "bad", STATE.FAILED),
         ("StageEnded", "below", STATE.ISOLATED),
         ("RunEnded", None, None),

@@ -1,0 +1,105 @@
+"""What is made of a failed attempt: run again, failed, or more than its stage's affair."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, final
+
+import attrs
+
+from ._bag import Attempt, describe_error
+from ._output import StageStatus
+from ._policy import Directive, Restart, Window, count_failure, direct, is_restartable, plan_restart
+from ._threads import apart
+from .errors import RestartIntensityError, StageFailedError
+
+if TYPE_CHECKING:
+    import contextvars
+    from collections.abc import Callable
+
+    from ._policy import Intensity
+
+
+@final
+@attrs.frozen
+class Verdict:
+    """What becomes of an actor whose attempt failed."""
+
+    directive: Directive
+    error: BaseException
+    """What it fails with, where it does."""
+    delay: float = 0.0
+    """Seconds until it is run again, where it is."""
+
+
+@final
+class Healing:
+    """The restarts of one run: each actor's within its own policy, and all within the run's intensity."""
+
+    __slots__ = ("_context", "_intensity", "_random", "_tripped", "_window")
+
+    def __init__(self, context: contextvars.Context, intensity: Intensity | None, random: Callable[[], float]) -> None:
+        self._context = context
+        self._intensity = intensity
+        self._random = random
+        self._window = Window()
+        self._tripped = False
+
+    def judge(
+        self, restart: Restart, window: Window, error: BaseException, attempts: tuple[Attempt, ...], now: float
+    ) -> tuple[Verdict, Window]:
+        """Return what becomes of an actor, and the failures that count for it from now on.
+
+        Args:
+            restart: Its policy.
+            window: The failures that counted for it so far.
+            error: Why the attempt failed.
+            attempts: Every attempt, that one included.
+            now: When it failed, on the run's clock.
+        """
+        asked = error.output if isinstance(error, StageFailedError) else None
+        if not is_restartable(error) or (asked is not None and asked.status is StageStatus.FAIL):
+            return Verdict(Directive.FAIL, error), window
+        assert isinstance(error, Exception)
+        if asked is None:
+            try:
+                directive = self._context.copy().run(next, apart(direct, restart, error))
+            except BaseException as raised:
+                raised.__context__ = raised.__context__ or error
+                return Verdict(Directive.FAIL, raised), window
+            if directive is not Directive.RESTART:
+                return Verdict(directive, error), window
+        at_least = 0.0 if asked is None else asked.after
+        window, delay = plan_restart(restart, window, now, self._random(), at_least=at_least)
+        if delay is None:
+            times = (
+                f"failed {window.count} times{_name_window(restart)}, more than its max_restarts={restart.max_restarts}"
+            )
+            return Verdict(Directive.FAIL, _give_up(f"it {times} allows", restart, error, attempts)), window
+        if self._is_spent(now):
+            assert self._intensity is not None
+            told = f"the run has had its {self._intensity.max_restarts} restarts{_name_window(self._intensity)}"
+            return Verdict(Directive.FAIL, _give_up(told, self._intensity, error, attempts)), window
+        return Verdict(Directive.RESTART, error, delay), window
+
+    def _is_spent(self, now: float) -> bool:
+        """Count a restart of the run, and return whether it is one too many, or one was."""
+        intensity = self._intensity
+        if intensity is not None and not self._tripped:
+            self._window = count_failure(self._window, intensity.within, now)
+            self._tripped = self._window.count > intensity.max_restarts
+        return self._tripped
+
+
+def _name_window(limit: Restart | Intensity) -> str:
+    return "" if limit.within is None else f" within {limit.within:g} s"
+
+
+def _give_up(problem: str, limit: Restart | Intensity, error: Exception, attempts: Any) -> RestartIntensityError:
+    made = RestartIntensityError(
+        f"{problem}; the last failure is {describe_error(error)}",
+        attempts=attempts,
+        max_restarts=limit.max_restarts,
+        within=limit.within,
+    )
+    made.__cause__ = error
+    return made

@@ -1,0 +1,479 @@
+"""The limiter: who may go on, and who waits without a task until the limiter calls back."""
+
+from __future__ import annotations
+
+import contextvars
+from collections import deque
+from math import inf
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast, final
+
+import attrs
+import outcome
+import trio
+from trio.lowlevel import Abort, Task, current_task, current_trio_token, enable_ki_protection
+
+from ._limits import ITEM, LimiterBase, TokenBucket, WaitQueue, require_priority
+from .errors import OverloadedError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractAsyncContextManager
+    from types import TracebackType
+
+    from ._limits import LimiterOptions, Overflow, Place, Rate
+
+_FULL_HINT: Final = "raise max_queued, or take overflow='wait'"
+
+
+@final
+@attrs.frozen
+class LimiterStatistics:
+    """What a limiter holds, and what it has done since it was made."""
+
+    max_concurrency: int
+    running: int
+    """How many it has admitted that have not given their slot back."""
+    queued: int
+    """How many wait."""
+    admitted: int
+    rejected: int
+    """How many `overflow="reject"` has refused."""
+    dropped: int
+    """How many `drop_oldest` has dropped and `drop_newest` has refused."""
+
+
+class Claimant(Protocol):
+    """Whoever holds tickets, and is called back. Everything happens on the trio thread."""
+
+    def admitted(self, ticket: Ticket) -> None:
+        """Learn that a ticket that had to wait was admitted by all its limiters. It may request and release others."""
+
+    def refused(self, ticket: Ticket, error: OverloadedError) -> None:
+        """Learn that a waiting ticket was dropped. Called from the loop, never inside somebody's request."""
+
+
+@final
+class Ticket:
+    """One actor's way through its limiters, in their order. While it waits it has no task.
+
+    Args:
+        claimant: Who is called back.
+        what: The claimant's own key.
+        limiters: Each is asked when the one before has admitted, and none of them twice.
+        priority: A larger one is more urgent.
+    """
+
+    __slots__ = ("_gate", "_held", "_limiters", "_place", "_priority", "_started", "claimant", "what")
+
+    def __init__(self, claimant: Claimant, what: Any, limiters: tuple[Limiter, ...], priority: int) -> None:
+        self.claimant = claimant
+        self.what = what
+        self._limiters = limiters
+        self._priority = priority
+        self._held: tuple[_Gate, ...] = ()
+        self._gate: _Gate | None = None
+        """Where it waits."""
+        self._place: Place | OverloadedError | None = None
+        """How it waits: in a queue, or for the news that it was dropped."""
+        self._started = False
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether it was requested, and its claimant knows of no answer yet."""
+        return self._place is not None
+
+    def request(self) -> bool:
+        """Ask for a slot of every limiter. Nobody is called back inside.
+
+        Returns:
+            Whether it is admitted by all of them at once. If not it waits, and `claimant.admitted`, or
+            `refused`, comes later.
+
+        Raises:
+            OverloadedError: A limiter refuses it. Nothing is held.
+            RuntimeError: It is in use already, or trio does not run, or a limiter is in use in another run.
+        """
+        if self._held or self._place is not None:
+            raise RuntimeError(f"a ticket can be requested again only after its release: {self.what!r}")
+        self._started = False
+        try:
+            return self._advance()
+        except BaseException:
+            self.release()
+            raise
+
+    def start(self) -> None:
+        """Spend the reserved tokens: what was admitted begins."""
+        if not self._started:
+            self._started = True
+            for gate in self._held:
+                if gate.bucket is not None:
+                    gate.spend(gate.bucket)
+
+    def release(self) -> None:
+        """Give back slots, places and unspent tokens, whatever there is; withdraw if it waits.
+
+        Others that this admits are called back inside, unless such a call is under way already.
+        """
+        if self._place is not None:
+            place, self._place = self._place, None
+            gate, self._gate = self._gate, None
+            if gate is not None:
+                gate.withdraw(cast("Place", place))
+        held, self._held = self._held, ()
+        for gate in reversed(held):  # the inner first: what the outer one admits then finds it free
+            gate.leave(not self._started)
+
+    def _advance(self) -> bool:
+        """Ask the limiters that have not admitted it yet, and return whether all have."""
+        for limiter in self._limiters[len(self._held) :]:
+            gate = limiter.gate
+            if gate is None or gate.token is not current_trio_token():
+                gate = limiter.bind()
+            place = gate.enter(self, self._priority)
+            if place is not None:
+                self._place = place
+                self._gate = gate
+                return False
+            self._held += (gate,)
+        return True
+
+    def pass_gate(self, gate: _Gate) -> None:
+        """Go on, after a gate at which it waited has admitted it."""
+        self._place = self._gate = None
+        self._held += (gate,)
+        if len(self._held) < len(self._limiters):
+            try:
+                if not self._advance():
+                    return
+            except OverloadedError as error:
+                self.refuse_soon(error)
+                return
+        self.claimant.admitted(self)
+
+    def refuse_soon(self, error: OverloadedError) -> None:
+        """Tell the claimant from the loop: here somebody else's request or callback is under way."""
+        self._gate = None
+        self._place = error
+        current_trio_token().run_sync_soon(self._refuse, error)
+
+    def _refuse(self, error: OverloadedError) -> None:
+        if self._place is error:  # it was not withdrawn meanwhile
+            self.release()
+            self.claimant.refused(self, error)
+
+
+@final
+class _Gate:
+    """What a limiter is within one trio run: who holds its slots, who waits, and its tokens.
+
+    Slots are given away at the very moment at which they become free; that whoever waited is told of it
+    follows in a loop. So the books are right also inside a callback, which may request and release.
+    """
+
+    __slots__ = (
+        "_alarm",
+        "_granted",
+        "_limit",
+        "_now",
+        "_options",
+        "_telling",
+        "admitted",
+        "bucket",
+        "dropped",
+        "queue",
+        "rejected",
+        "running",
+        "token",
+    )
+
+    def __init__(self, options: LimiterOptions, before: _Gate | None) -> None:
+        self.token = current_trio_token()
+        self._options = options
+        self._limit = options.max_concurrency
+        self._now: Callable[[], float] = trio.lowlevel.current_clock().current_time
+        self.queue: WaitQueue[Ticket] = WaitQueue(options.max_queued, options.overflow, options.aging)
+        self.bucket: TokenBucket | None = None
+        self.running = 0
+        self.admitted = self.rejected = self.dropped = 0
+        self._granted: deque[Place] = deque()
+        """Those that have been admitted and not told yet."""
+        self._telling = False
+        self._alarm: trio.CancelScope | None = None
+        """Of the task that waits for the next token, while only a token is missing."""
+        if before is not None:
+            self.admitted, self.rejected, self.dropped = before.admitted, before.rejected, before.dropped
+            self.bucket = before.bucket
+        if self.bucket is not None:
+            self.bucket.rebase(self._now())
+        elif options.rate is not None:
+            self.bucket = TokenBucket(options.rate, self._now())
+
+    def enter(self, ticket: Ticket, priority: int) -> Place | None:
+        """Admit a newcomer at once, and return None, or queue it and return its place.
+
+        Raises:
+            OverloadedError: It is refused.
+        """
+        queue = self.queue
+        bucket = self.bucket
+        if bucket is None:
+            if self.running < self._limit:  # so nobody waits
+                self.running += 1
+                self.admitted += 1
+                return None
+        else:
+            if queue.size:
+                self._settle_silently()  # tokens that have come since belong to those who waited
+            if self.running < self._limit and not queue.size and bucket.reserve(self._now()):
+                self.running += 1
+                self.admitted += 1
+                return None
+        if queue.size >= queue.bound:
+            self._overflow()
+        place = queue.add(ticket, priority, self._now())
+        if bucket is not None:
+            self._set_alarm()
+        return place
+
+    def leave(self, refund: bool) -> None:  # noqa: FBT001 (a keyword costs time here)
+        """Take a slot back, and with `refund` the token that was reserved with it."""
+        self.running -= 1
+        if refund and self.bucket is not None:
+            self.bucket.refund(self._now())
+        if self.queue.size:
+            self._settle()
+
+    def withdraw(self, place: Place) -> None:
+        """Take back a place in the queue, or what was granted to it meanwhile."""
+        if not self.queue.discard(place):
+            place[ITEM] = None
+            self.leave(True)
+        elif self.bucket is not None:
+            self._set_alarm()
+
+    def spend(self, bucket: TokenBucket) -> None:
+        """Spend a reserved token."""
+        bucket.spend(self._now())
+        self._set_alarm()
+
+    def describe(self) -> str:
+        """Return such as `64 running, 12 queued`."""
+        return f"{self.running:,} running, {self.queue.size:,} queued"
+
+    def _settle(self) -> None:
+        """Admit whom there is room for, and tell them. What a callback brings about is left to the loop here."""
+        queue = self.queue
+        bucket = self.bucket
+        granted = self._granted
+        while queue.size and self.running < self._limit and (bucket is None or bucket.reserve(self._now())):
+            self.running += 1
+            self.admitted += 1
+            granted.append(queue.pop())
+        if bucket is not None:
+            self._set_alarm()
+        if self._telling:
+            return
+        self._telling = True
+        try:
+            while granted:
+                ticket = granted.popleft()[ITEM]
+                if ticket is not None:
+                    ticket.pass_gate(self)
+        finally:
+            self._telling = False
+            if granted:  # a callback raised; the others are told all the same
+                self.token.run_sync_soon(self._settle)
+
+    def _settle_silently(self) -> None:
+        """Admit whom there is room for, and have them told from the loop."""
+        telling, self._telling = self._telling, True
+        self._settle()
+        self._telling = telling
+        if self._granted:
+            self.token.run_sync_soon(self._settle)
+
+    def _overflow(self) -> None:
+        """Make room in a full queue, or refuse the newcomer."""
+        options = self._options
+        limit, bound = options.max_concurrency, options.max_queued or 0
+        at_rate = f" at a rate of {options.rate}" if options.rate is not None else ""
+        problem = (
+            f"limiter of {limit:,} is full: {self.running:,} running{at_rate}, "
+            f"{self.queue.size:,} of max_queued={bound} queued"
+        )
+        oldest = self.queue.drop_oldest()
+        if options.overflow == "reject":
+            self.rejected += 1
+        else:
+            self.dropped += 1
+        if oldest is None:
+            raise OverloadedError(problem, limit=limit, max_queued=bound, hint=_FULL_HINT)
+        problem += ", and this one had waited longest"
+        oldest.refuse_soon(OverloadedError(problem, limit=limit, max_queued=bound, hint=_FULL_HINT))
+
+    def _set_alarm(self) -> None:
+        """Have a task while, and only while, the first of the queue waits for nothing but a token."""
+        assert self.bucket is not None
+        if self.queue.size and self.running < self._limit and self.bucket.next_at(self._now()) < inf:
+            if self._alarm is None:
+                self._alarm = trio.CancelScope()
+                context = contextvars.Context()
+                trio.lowlevel.spawn_system_task(self._wait_for_tokens, self._alarm, context=context)
+        elif self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+
+    async def _wait_for_tokens(self, alarm: trio.CancelScope) -> None:
+        assert self.bucket is not None
+        with alarm:
+            while True:
+                await trio.sleep_until(self.bucket.next_at(self._now()))
+                self._settle()
+
+
+@final
+class Limiter(LimiterBase):
+    """Never more than so many at once: of stages, of runs, of a whole application that shares it.
+
+    Whoever finds no free slot waits in a queue, in the order of `arrived - priority * aging`: one of the
+    priority p is overtaken only by those of a priority q > p that arrive less than `aging * (q - p)`
+    seconds after it. So the least urgent waits for those that were there before it and for the more
+    urgent of that time, however many come later. A slot is given to the first of the queue at the moment
+    at which it becomes free; a newcomer never takes it before one that waits.
+
+    A limiter may be made anywhere. It serves one trio run at a time, on that run's thread; when the run
+    is over, it serves the next one.
+
+    Args:
+        max_concurrency: How many may run at once.
+        max_queued: How many may wait; None for any number with `overflow="wait"`, for none with another policy.
+        overflow: What becomes of one more: it waits before the queue, in the order of arrival (`wait`); it is
+            refused, and counted as rejected (`reject`) or dropped (`drop_newest`); the one that has waited longest
+            is dropped for it (`drop_oldest`). Whoever is refused or dropped gets an `OverloadedError`.
+        rate: How often one may start. The token is reserved with the slot, spent at the start of the attempt,
+            and given back if there is none.
+        aging: In seconds.
+
+    Raises:
+        PipelineValidationError: An option cannot be used.
+    """
+
+    __slots__ = ("__weakref__", "gate")
+
+    def __init__(
+        self,
+        max_concurrency: int,
+        *,
+        max_queued: int | None = None,
+        overflow: Overflow = "wait",
+        rate: Rate | None = None,
+        aging: float = 10.0,
+    ) -> None:
+        super().__init__(max_concurrency, max_queued=max_queued, overflow=overflow, rate=rate, aging=aging)
+        self.gate: _Gate | None = None
+
+    def statistics(self) -> LimiterStatistics:
+        """Return what it holds now, and what it has done."""
+        gate = self.gate
+        if gate is None:
+            return LimiterStatistics(self.max_concurrency, 0, 0, 0, 0, 0)
+        held = (gate.running, gate.queue.size)
+        return LimiterStatistics(self.max_concurrency, *held, gate.admitted, gate.rejected, gate.dropped)
+
+    def slot(self, priority: int = 0) -> AbstractAsyncContextManager[None]:
+        """Hold a slot for the length of an `async with` block.
+
+        Entering waits, cancellably, until the limiter admits, and is a checkpoint. With a rate, the token
+        is spent on entry.
+
+        Args:
+            priority: A larger one is more urgent.
+
+        Raises:
+            OverloadedError: On entry: it was refused or, while it waited, dropped.
+            PipelineValidationError: The priority is no whole number.
+        """
+        return _Slot(self, require_priority(priority))
+
+    def __repr__(self) -> str:
+        return f"<Limiter of {self.max_concurrency:,}: {self.gate.describe() if self.gate else 'unused'}>"
+
+    def bind(self) -> _Gate:
+        """Return the gate of the trio run that is under way, made at its first use."""
+        gate = self.gate
+        try:
+            token = current_trio_token()
+        except RuntimeError:
+            problem = "a limiter can be used only while trio runs, on its thread"
+            raise RuntimeError(f"limiter of {self.max_concurrency:,}: {problem}") from None
+        if gate is not None and gate.token is token:
+            return gate
+        if gate is not None and (gate.running or gate.queue.size) and _runs(gate.token):
+            problem = f"limiter of {self.max_concurrency:,} is in use in another trio run: {gate.describe()}"
+            raise RuntimeError(f"{problem}; give each run that goes on at the same time a limiter of its own")
+        self.gate = _Gate(self._options, gate)
+        return self.gate
+
+
+def _runs(token: trio.lowlevel.TrioToken) -> bool:
+    """Return whether the trio run of a token is still under way."""
+    try:
+        token.run_sync_soon(int)
+    except trio.RunFinishedError:
+        return False
+    return True
+
+
+@final
+class _Slot:
+    """A task of the application that holds a slot for the length of a block."""
+
+    __slots__ = ("_limiter", "_priority", "_task", "_ticket")
+
+    def __init__(self, limiter: Limiter, priority: int) -> None:
+        self._limiter = limiter
+        self._priority = priority
+        self._task: Task | None = None
+        self._ticket: Ticket | None = None
+
+    @enable_ki_protection
+    async def __aenter__(self) -> None:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if self._ticket is not None:
+            raise RuntimeError("a slot can be entered only once at a time; call slot() for each block")
+        ticket = Ticket(self, "slot", (self._limiter,), self._priority)
+        if ticket.request():
+            self._ticket = ticket
+            await trio.lowlevel.cancel_shielded_checkpoint()
+        else:
+            self._ticket = ticket
+            self._task = current_task()
+            try:
+                await trio.lowlevel.wait_task_rescheduled(self._abort)
+            except BaseException:
+                self._ticket = None
+                raise
+        ticket.start()
+
+    @enable_ki_protection
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        ticket, self._ticket = self._ticket, None
+        assert ticket is not None
+        ticket.release()
+
+    def _abort(self, _raise_cancel: Callable[[], None]) -> Abort:
+        # Once it is admitted or dropped, trio does not ask any more: what came first counts.
+        assert self._ticket is not None
+        self._ticket.release()
+        return Abort.SUCCEEDED
+
+    def admitted(self, _ticket: Ticket) -> None:
+        assert self._task is not None
+        trio.lowlevel.reschedule(self._task)
+
+    def refused(self, _ticket: Ticket, error: OverloadedError) -> None:
+        assert self._task is not None
+        trio.lowlevel.reschedule(self._task, outcome.Error(error))
