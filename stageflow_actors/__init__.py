@@ -2,6 +2,7 @@
 
 from ._bag import Attempt, StageFailure
 from ._factory import ParallelPipelineFactory
+from ._fanout import FanOutLimiterStage
 from ._freeze import register_freezer
 from ._limiter import Limiter, LimiterStatistics
 from ._limits import Rate
@@ -29,6 +30,7 @@ __all__ = [
     "ContextSnapshot",
     "Directive",
     "EventStream",
+    "FanOutLimiterStage",
     "Intensity",
     "Ledger",
     "Limiter",

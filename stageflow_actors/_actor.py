@@ -15,7 +15,8 @@ import attrs
 import trio
 from trio.lowlevel import Task, current_task, disable_ki_protection
 
-from ._output import EMPTY_OUTPUT, StageOutput
+from ._graph import DIRECT_CLASS, DIRECT_FUNCTION
+from ._output import EMPTY_OUTPUT, StageOutput, make_ok
 from ._threads import ThreadedCall, apart
 from .errors import NurseryLeftOpenError, StageReturnTypeError, StageTimeoutError
 
@@ -131,6 +132,46 @@ class Host:
     """Called when a plain function has its thread; an async one has started already."""
     keep: Callable[[], Callable[[], None]]
     """Called when its thread is abandoned, to keep what the attempt holds; returns what gives it back."""
+
+
+async def perform(
+    form: RunnerForm,
+    direct: int,
+    target: Callable[..., Any],
+    ctx: StageContext,
+    timeout: float | None,
+    host: Host | None,
+) -> tuple[StageOutput | None, BaseException | None]:
+    """Run one attempt to its end; return what it returned, or what it raised. Raises nothing.
+
+    Args:
+        form: How the runner is to be called.
+        direct: Whether that is one await, and of what; see `find_direct`.
+        target: What is called: a class, or a function of the context.
+        ctx: The actor's context.
+        timeout: Seconds that `execute` may take, or None.
+        host: What the run lends to the attempt, where it is more than one await.
+    """
+    output: StageOutput | None = None
+    error: BaseException | None = None
+    try:
+        if direct == DIRECT_FUNCTION:
+            returned = await call_function(target, ctx)
+        elif direct == DIRECT_CLASS:
+            returned = await call_class(target, ctx)
+        else:
+            assert host is not None
+            returned = await run_special(form, target, ctx, timeout, host)
+        cls = returned.__class__
+        output = returned if cls is StageOutput else make_ok(returned) if cls is dict else to_output(returned)
+    except BaseException as raised:
+        error = raised
+    task = current_task()
+    if task.child_nurseries:
+        left_open = await close_nurseries(task)
+        left_open.__context__ = error
+        return None, left_open
+    return output, error
 
 
 async def run_special(

@@ -119,7 +119,7 @@ class OutputBag:
         if stage in self.failures:
             return self.failures[stage].attempts
         earlier = self.attempts.get(stage, ())
-        if isnan(self.ended[stage]):
+        if isnan(self.ended[stage]) or isnan(self.started[stage]):  # the latter: it never had a thread
             return earlier
         return (*earlier, self.make_attempt(stage, None))
 

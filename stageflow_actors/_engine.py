@@ -24,6 +24,7 @@ from ._actor import Host, ask, call_class, call_function, close_nurseries, run_s
 from ._announcer import Announcer
 from ._bag import Attempt, OutputBag, StageFailure, describe_error
 from ._failures import make_failed, make_overloaded, make_stray
+from ._fanout import FanOutLimiterStage, Loan, run_items
 from ._gates import Gates
 from ._graph import DIRECT_CLASS, DIRECT_FUNCTION
 from ._healing import Healing
@@ -50,7 +51,13 @@ from ._spec import name_condition
 from ._stage import StageContext, StageInputs
 from ._traceback import clear_own_frames, drop_own_frames
 from ._tracker import Tracker
-from .errors import LedgerError, OverloadedError, RestartIntensityError, StageflowError, ThreadAbandonedError
+from .errors import (
+    ItemFailedError,
+    LedgerError,
+    OverloadedError,
+    StageflowError,
+    ThreadAbandonedError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -290,6 +297,8 @@ class Engine:
         if self._announcer.listeners:
             self._announcer.run_stopping(self._end)
         self._shutdown.begin()
+        if self._waits:
+            self.leave()
         isolated, rest = self._tracker.settle()
         for stage in isolated:
             self._end_stage(stage, self._bag.states[stage], self._tracker.isolate(stage))
@@ -389,9 +398,14 @@ class Engine:
             if self._nursery is not None:
                 self._begin()
             return
-        self._ready.append(ticket.what)
-        if not self._unbegun:
-            self._pump_in_context()
+        stage: int = ticket.what
+        if self._ready or self._unbegun >= _CHUNK:
+            self._ready.append(stage)
+            return
+        assert self._nursery is not None
+        self._unbegun += 1
+        spawn: Callable[..., None] = self._nursery.start_soon
+        self._context.run(spawn, self._run_stage, stage, name=self._graph.names[stage])
 
     def refused(self, ticket: Ticket, error: OverloadedError) -> None:
         """Fail a stage that was dropped from a limiter's queue, or give up the whole run."""
@@ -503,7 +517,8 @@ class Engine:
             elif direct == DIRECT_CLASS:
                 returned = await call_class(target, ctx)
             else:
-                returned = await run_special(graph.forms[stage], target, ctx, spec.timeout, self._make_host(stage))
+                form, host = graph.forms[stage], self._make_host(stage)
+                returned = await run_special(form, self._find_target(stage), ctx, spec.timeout, host)
             cls = returned.__class__
             output = returned if cls is StageOutput else make_ok(returned) if cls is dict else to_output(returned)
         except BaseException as raised:
@@ -515,13 +530,13 @@ class Engine:
             error = left_open
         ctx._emit = inputs._bag = None  # noqa: SLF001 (closed where they were made)
         bag.ended[stage] = self._now()
+        if self._gates.tickets:
+            self._gates.free(stage)  # before its dependents ask for a slot
         if error is None:
             delay = self._complete(stage, output)
         else:
             delay = self._crash(stage, error)
             del error
-        if self._gates.tickets:
-            self._gates.free(stage)
         if delay is not None:
             await self._back_off(stage, delay)
 
@@ -539,6 +554,35 @@ class Engine:
     def _make_host(self, stage: int) -> Host:
         note_start, keep = partial(self._note_thread, stage), partial(self._gates.keep, stage)
         return Host(self._threads, self._shutdown, note_start, keep)
+
+    def _find_target(self, stage: int) -> Callable[..., Any]:
+        """Return what a stage calls: its runner or, where that runs actors of its own, what lends it the means."""
+        spec = self._graph.specs[stage]
+        runner = spec.runner
+        if not isinstance(runner, FanOutLimiterStage):
+            return self._graph.targets[stage]
+        loan = Loan(
+            context=self._context,
+            announcer=self._announcer,
+            healing=self._healing,
+            threads=self._threads,
+            shutdown=self._shutdown,
+            pipeline=self._graph.pipeline,
+            stage=spec.name,
+            limiters=self._gates.list_limiters(runner.limiter),
+            priority=spec.priority,
+            began=self._bag.began,
+            now=self._now,
+            account=self._account,
+        )
+        return partial(run_items, runner, loan)
+
+    def _account(self, accepted: int, replied: int, failed: int, cancelled: int) -> None:
+        """Enter what became of the messages to a fan-out's items."""
+        self._accepted += accepted
+        self._replied += replied
+        self._failed += failed
+        self._cancelled += cancelled
 
     def _notice_overrun(self, stage: int) -> None:
         timeout = self._graph.specs[stage].timeout
@@ -572,7 +616,8 @@ class Engine:
                 said = f": {output.reason}" if output.reason else ""
                 self.stop(RunEnding.CANCELLED, f"stage {self._graph.names[stage]!r}{said}")
         else:
-            return self._judge(stage, make_failed(output, may_restart=self._graph.specs[stage].restart is not None))
+            failed = make_failed(output, may_restart=self._graph.specs[stage].restart is not None)
+            return self._judge(stage, failed, asked=output)
         if self._end is None:
             self._release(stage)
         return None
@@ -593,8 +638,14 @@ class Engine:
 
     # Restarts
 
-    def _judge(self, stage: int, error: BaseException) -> float | None:
-        """Decide what becomes of a stage that failed; return the seconds after which it is run again, where it is."""
+    def _judge(self, stage: int, error: BaseException, asked: StageOutput | None = None) -> float | None:
+        """Decide what becomes of a stage that failed; return the seconds after which it is run again, where it is.
+
+        Args:
+            stage: The stage.
+            error: What it raised, or what stands for its reply.
+            asked: Its reply, where it did not raise.
+        """
         graph = self._graph
         bag = self._bag
         name = graph.names[stage]
@@ -602,13 +653,13 @@ class Engine:
         if self._announcer.listeners:
             self._announcer.stage_crashed(name, bag.count_attempts(stage), error)
         restart = graph.specs[stage].restart
-        escalates = False
-        if restart is not None and self._end is None:
-            attempt = self._make_attempt(stage, error)
-            attempts = (*bag.attempts.get(stage, ()), attempt)
+        escalates = isinstance(error, ItemFailedError) and error.escalates
+        attempt = self._make_attempt(stage, error)
+        attempts = (*bag.attempts.get(stage, ()), attempt)
+        if restart is not None and self._end is None and not escalates:
             window = self._windows.get(stage, NO_FAILURES)
             # Its functions are user code, which may stop the run.
-            verdict, window = self._healing.judge(restart, window, error, attempts, bag.ended[stage])
+            verdict, window = self._healing.judge(restart, window, error, asked, attempts, bag.ended[stage])
             if verdict.directive is Directive.RESTART and self._end is None:
                 self._windows[stage] = window
                 bag.close_attempt(stage, attempt)
@@ -622,7 +673,7 @@ class Engine:
             error = verdict.error
             escalates = verdict.directive is Directive.ESCALATE
         self._failed += 1
-        self._fail(stage, error, escalates=escalates)
+        self._fail(stage, error, attempts, escalates=escalates)
         if self._end is None:
             self._release(stage)
         return None
@@ -656,13 +707,27 @@ class Engine:
             bag.started[stage] = bag.ended[stage]
         return bag.make_attempt(stage, error)
 
-    def _fail(self, stage: int, error: BaseException, *, escalates: bool = False) -> None:
-        """Give a stage its final failure, and stop the run where that is what it does about one."""
+    def _fail(
+        self,
+        stage: int,
+        error: BaseException,
+        attempts: tuple[Attempt, ...] | None = None,
+        *,
+        escalates: bool = False,
+    ) -> None:
+        """Give a stage its final failure, and stop the run where that is what it does about one.
+
+        Args:
+            stage: The stage.
+            error: Why it failed.
+            attempts: All of them; the earlier ones where it failed outside of one.
+            escalates: Whether the run ends in any case.
+        """
         graph = self._graph
         bag = self._bag
         name = graph.names[stage]
         self._locate(stage, error)
-        bag.failures[stage] = StageFailure(name, error, self._list_attempts(stage, error))
+        bag.failures[stage] = StageFailure(name, error, bag.attempts.get(stage, ()) if attempts is None else attempts)
         reason = describe_error(error)
         _logger.error("pipeline %r, stage %r failed: %s", graph.pipeline, name, reason, exc_info=error)
         self._end_stage(stage, ABANDONED if isinstance(error, ThreadAbandonedError) else FAILED, reason)
@@ -675,14 +740,6 @@ class Engine:
         elif self._fail_fast and self._stopped_by_stage:
             # A stage's `cancel` and another's failure at the same moment: the failure wins.
             self._end = RunEnd(RunEnding.FAILED, f"stage {name!r}: {reason}")
-
-    def _list_attempts(self, stage: int, error: BaseException) -> tuple[Attempt, ...]:
-        earlier = self._bag.attempts.get(stage, ())
-        if isnan(self._bag.ended[stage]):
-            return earlier  # its condition failed, or a limiter turned it away, and there was no attempt
-        if isinstance(error, RestartIntensityError):
-            return error.attempts
-        return (*earlier, self._make_attempt(stage, error))
 
     def _end_stage(self, stage: int, state: int, reason: str) -> None:
         """Give a stage its final state."""

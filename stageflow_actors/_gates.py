@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from ._graph import Graph
     from ._limiter import Claimant, Limiter
+    from ._limits import LimiterBase
 
 
 @final
@@ -21,11 +22,12 @@ class Gates:
     the other from those that could run. What runs actors of its own holds no slot of the supervisor's.
     """
 
-    __slots__ = ("_graph", "_running", "is_used", "tickets")
+    __slots__ = ("_graph", "_limiters", "_running", "is_used", "tickets")
 
     def __init__(self, graph: Graph, running: Limiter | None) -> None:
         self._graph = graph
         self._running = running
+        self._limiters: dict[tuple[LimiterBase | None, bool], tuple[Limiter, ...]] = {}
         self.is_used = graph.is_limited or running is not None
         """Whether any stage of the run passes one."""
         self.tickets: dict[int, Ticket] = {}
@@ -37,7 +39,10 @@ class Gates:
             OverloadedError: One will not have it.
         """
         spec = self._graph.specs[stage]
-        limiters = self.list_limiters(cast("Limiter | None", spec.limiter), self._graph.forms[stage].is_container)
+        key = (spec.limiter, self._graph.forms[stage].is_container)
+        limiters = self._limiters.get(key)
+        if limiters is None:
+            limiters = self._limiters[key] = self.list_limiters(*key)
         if not limiters:
             return True
         ticket = Ticket(claimant, stage, limiters, spec.priority)
@@ -45,10 +50,10 @@ class Gates:
         self.tickets[stage] = ticket
         return admitted
 
-    def list_limiters(self, own: Limiter | None, is_container: bool = False) -> tuple[Limiter, ...]:  # noqa: FBT001, FBT002
+    def list_limiters(self, own: LimiterBase | None, is_container: bool = False) -> tuple[Limiter, ...]:  # noqa: FBT001, FBT002
         """Return what an actor passes that has a limiter `own`, in order."""
         shared = None if is_container else self._running
-        return tuple(limiter for limiter in (own, shared) if limiter is not None)
+        return tuple(cast("Limiter", limiter) for limiter in (own, shared) if limiter is not None)
 
     def take(self, ticket: Ticket) -> bool:
         """Forget a ticket that was refused; return whether it was still a stage's."""

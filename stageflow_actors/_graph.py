@@ -90,10 +90,16 @@ def compile_graph(pipeline: str, specs: Sequence[StageSpec]) -> Graph:
             found = known[id(spec.runner)] = form, bind_runner(spec.runner, form)
         form = found[0]
         graph.forms.append(form)
-        is_direct = form.is_async and not form.is_managed and not form.is_container and spec.timeout is None
-        graph.direct.append((DIRECT_CLASS if form.is_class else DIRECT_FUNCTION) if is_direct else 0)
+        graph.direct.append(find_direct(form, spec.timeout))
         graph.targets.append(found[1])
     return graph
+
+
+def find_direct(form: RunnerForm, timeout: float | None) -> int:
+    """Return whether an attempt is one await, and of what: `DIRECT_FUNCTION`, `DIRECT_CLASS`, or 0 where it is more."""
+    if not form.is_async or form.is_managed or form.is_container or timeout is not None:
+        return 0
+    return DIRECT_CLASS if form.is_class else DIRECT_FUNCTION
 
 
 def _link(graph: Graph) -> None:

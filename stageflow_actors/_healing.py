@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, final
 import attrs
 
 from ._bag import Attempt, describe_error
-from ._output import StageStatus
+from ._output import StageOutput, StageStatus
 from ._policy import Directive, Restart, Window, count_failure, direct, is_restartable, plan_restart
 from ._threads import apart
-from .errors import RestartIntensityError, StageFailedError
+from .errors import RestartIntensityError
 
 if TYPE_CHECKING:
     import contextvars
@@ -45,7 +45,13 @@ class Healing:
         self._tripped = False
 
     def judge(
-        self, restart: Restart, window: Window, error: BaseException, attempts: tuple[Attempt, ...], now: float
+        self,
+        restart: Restart,
+        window: Window,
+        error: BaseException,
+        asked: StageOutput | None,
+        attempts: tuple[Attempt, ...],
+        now: float,
     ) -> tuple[Verdict, Window]:
         """Return what becomes of an actor, and the failures that count for it from now on.
 
@@ -53,10 +59,10 @@ class Healing:
             restart: Its policy.
             window: The failures that counted for it so far.
             error: Why the attempt failed.
+            asked: Its reply, `fail` or `retry`, where it did not raise.
             attempts: Every attempt, that one included.
             now: When it failed, on the run's clock.
         """
-        asked = error.output if isinstance(error, StageFailedError) else None
         if not is_restartable(error) or (asked is not None and asked.status is StageStatus.FAIL):
             return Verdict(Directive.FAIL, error), window
         assert isinstance(error, Exception)
@@ -64,7 +70,8 @@ class Healing:
             try:
                 directive = self._context.copy().run(next, apart(direct, restart, error))
             except BaseException as raised:
-                raised.__context__ = raised.__context__ or error
+                if raised is not error and raised.__context__ is None:
+                    raised.__context__ = error
                 return Verdict(Directive.FAIL, raised), window
             if directive is not Directive.RESTART:
                 return Verdict(directive, error), window

@@ -1,11 +1,15 @@
-"""The limiter: who may go on, and who waits without a task until the limiter calls back."""
+"""The limiter: who may go on, and who waits without a task until the limiter calls back.
+
+The file is long because a limiter, its gate and its tickets share their state: to ask and to admit is
+on the way of every stage.
+"""
 
 from __future__ import annotations
 
 import contextvars
 from collections import deque
 from math import inf
-from typing import TYPE_CHECKING, Any, Final, Protocol, cast, final
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVarTuple, cast, final
 
 import attrs
 import outcome
@@ -21,6 +25,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from ._limits import LimiterOptions, Overflow, Place, Rate
+
+_Arguments = TypeVarTuple("_Arguments")
 
 _FULL_HINT: Final = "raise max_queued, or take overflow='wait'"
 
@@ -152,14 +158,17 @@ class Ticket:
         self.claimant.admitted(self)
 
     def refuse_soon(self, error: OverloadedError) -> None:
-        """Tell the claimant from the loop: here somebody else's request or callback is under way."""
+        """Give everything back, and tell the claimant from the loop: somebody else's request is under way here."""
         self._gate = None
         self._place = error
+        held, self._held = self._held, ()
+        for gate in reversed(held):
+            gate.quietly(gate.leave, True)
         current_trio_token().run_sync_soon(self._refuse, error)
 
     def _refuse(self, error: OverloadedError) -> None:
         if self._place is error:  # it was not withdrawn meanwhile
-            self.release()
+            self._place = None
             self.claimant.refused(self, error)
 
 
@@ -224,7 +233,7 @@ class _Gate:
                 return None
         else:
             if queue.size:
-                self._settle_silently()  # tokens that have come since belong to those who waited
+                self.quietly(self._settle)  # tokens that have come since belong to those who waited
             if self.running < self._limit and not queue.size and bucket.reserve(self._now()):
                 self.running += 1
                 self.admitted += 1
@@ -285,10 +294,10 @@ class _Gate:
             if granted:  # a callback raised; the others are told all the same
                 self.token.run_sync_soon(self._settle)
 
-    def _settle_silently(self) -> None:
-        """Admit whom there is room for, and have them told from the loop."""
+    def quietly(self, change: Callable[[*_Arguments], None], *arguments: *_Arguments) -> None:
+        """Make a change, and have those whom it admits told from the loop."""
         telling, self._telling = self._telling, True
-        self._settle()
+        change(*arguments)
         self._telling = telling
         if self._granted:
             self.token.run_sync_soon(self._settle)
@@ -425,44 +434,29 @@ def _runs(token: trio.lowlevel.TrioToken) -> bool:
     return True
 
 
-@final
-class _Slot:
-    """A task of the application that holds a slot for the length of a block."""
+class Waiter:
+    """A task that waits itself until a ticket is admitted."""
 
-    __slots__ = ("_limiter", "_priority", "_task", "_ticket")
+    __slots__ = ("_task", "_ticket")
 
-    def __init__(self, limiter: Limiter, priority: int) -> None:
-        self._limiter = limiter
-        self._priority = priority
+    def __init__(self) -> None:
         self._task: Task | None = None
         self._ticket: Ticket | None = None
+        """While it waits."""
 
-    @enable_ki_protection
-    async def __aenter__(self) -> None:
-        await trio.lowlevel.checkpoint_if_cancelled()
-        if self._ticket is not None:
-            raise RuntimeError("a slot can be entered only once at a time; call slot() for each block")
-        ticket = Ticket(self, "slot", (self._limiter,), self._priority)
+    async def acquire(self, ticket: Ticket) -> None:
+        """Request a ticket whose claimant this is, and wait, cancellably, for its limiters. A checkpoint if it waits.
+
+        Raises:
+            OverloadedError: It was refused or, while it waited, dropped.
+        """
         if ticket.request():
-            self._ticket = ticket
-            await trio.lowlevel.cancel_shielded_checkpoint()
-        else:
-            self._ticket = ticket
-            self._task = current_task()
-            try:
-                await trio.lowlevel.wait_task_rescheduled(self._abort)
-            except BaseException:
-                self._ticket = None
-                raise
-        ticket.start()
-
-    @enable_ki_protection
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        ticket, self._ticket = self._ticket, None
-        assert ticket is not None
-        ticket.release()
+            return
+        self._task, self._ticket = current_task(), ticket
+        try:
+            await trio.lowlevel.wait_task_rescheduled(self._abort)
+        finally:
+            self._task = self._ticket = None
 
     def _abort(self, _raise_cancel: Callable[[], None]) -> Abort:
         # Once it is admitted or dropped, trio does not ask any more: what came first counts.
@@ -471,9 +465,42 @@ class _Slot:
         return Abort.SUCCEEDED
 
     def admitted(self, _ticket: Ticket) -> None:
+        """Go on."""
         assert self._task is not None
         trio.lowlevel.reschedule(self._task)
 
     def refused(self, _ticket: Ticket, error: OverloadedError) -> None:
+        """Go on with the error."""
         assert self._task is not None
         trio.lowlevel.reschedule(self._task, outcome.Error(error))
+
+
+@final
+class _Slot(Waiter):
+    """A task of the application that holds a slot for the length of a block."""
+
+    __slots__ = ("_held", "_limiter", "_priority")
+
+    def __init__(self, limiter: Limiter, priority: int) -> None:
+        super().__init__()
+        self._limiter = limiter
+        self._priority = priority
+        self._held: Ticket | None = None
+
+    @enable_ki_protection
+    async def __aenter__(self) -> None:
+        await trio.lowlevel.checkpoint()
+        if self._held is not None or self._ticket is not None:
+            raise RuntimeError("a slot can be entered only once at a time; call slot() for each block")
+        ticket = Ticket(self, "slot", (self._limiter,), self._priority)
+        await self.acquire(ticket)
+        self._held = ticket
+        ticket.start()
+
+    @enable_ki_protection
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        ticket, self._held = self._held, None
+        assert ticket is not None
+        ticket.release()

@@ -118,9 +118,8 @@ class TokenBucket:
     def spend(self, now: float) -> None:
         """Spend a reserved token."""
         self._seen = now
-        origin = now - self._burst * self._interval
-        if origin > self._origin + self._spent * self._interval:  # it has been full: what ran over is lost
-            self._origin = origin
+        if now > self._origin + (self._spent + self._burst) * self._interval:  # it was full: what ran over is lost
+            self._origin = now - self._burst * self._interval
             self._spent = 0
         self._spent += 1
         self._reserved -= 1
@@ -226,11 +225,6 @@ class WaitQueue(Generic[_T]):
         if self._outside.pop(place[_NUMBER], None) is None:
             place[ITEM] = None
             self._empty += 1
-            if self._empty * 2 > len(self._run) + len(self._heap):
-                self._run = deque(kept for kept in self._run if kept[ITEM] is not None)
-                self._heap = [kept for kept in self._heap if kept[ITEM] is not None]
-                heapify(self._heap)
-                self._empty = 0
         self._forget(place)
         return True
 
@@ -250,6 +244,11 @@ class WaitQueue(Generic[_T]):
             del self._arrivals[place[_NUMBER]]
         if self._outside and self.size - len(self._outside) < self._room:
             self._insert(self._outside.popitem(last=False)[1])
+        if self._empty and self._empty * 2 > len(self._run) + len(self._heap):
+            self._run = deque(kept for kept in self._run if kept[ITEM] is not None)
+            self._heap = [kept for kept in self._heap if kept[ITEM] is not None]
+            heapify(self._heap)
+            self._empty = 0
 
     def _insert(self, place: Place) -> None:
         run = self._run

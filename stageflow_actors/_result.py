@@ -303,9 +303,10 @@ class RunResult(Mapping[str, StageOutput]):
         lines.append("  " + ", ".join(f"{counts[state]} {state.value}" for state in StageState if counts[state]))
         if ran and self.duration > 0:
             lines.append(f"  {count(ran, 'stage')} ran in {self.duration:.3f} s, {ran / self.duration:,.0f} stages/s")
-        if restarted := len(self._bag.attempts):
-            times = sum(map(len, self._bag.attempts.values()))
-            lines.append(f"  {count(restarted, 'stage')} restarted, {count(times, 'failed attempt')}")
+        restarts = [len(self._bag.list_attempts(stage)) - 1 for stage in self._bag.attempts]
+        if sum(restarts):
+            stages = sum(1 for times in restarts if times)
+            lines.append(f"  {count(sum(restarts), 'restart')} of {count(stages, 'stage')}")
         shown = 10
         lines.extend(
             f"  {self.states[failure.stage].value} {failure.stage!r}: {failure}"

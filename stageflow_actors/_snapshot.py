@@ -6,7 +6,7 @@ import math
 import uuid
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Generic, Self, final
+from typing import TYPE_CHECKING, Any, Final, Generic, Self, final
 
 import attrs
 
@@ -82,6 +82,19 @@ class ContextSnapshot(Generic[_E]):
         """Return this snapshot as the run `identity` hands it out."""
         return attrs.evolve(self, identity=identity)
 
+    def with_item(self, item: object, index: int) -> Self:
+        """Return this snapshot with an item of a fan-out, and its position, in its data.
+
+        Raises:
+            NotFreezableError: The item holds a value that cannot be frozen.
+        """
+        made = object.__new__(type(self))
+        for field in _CARRIED:
+            object.__setattr__(made, field, getattr(self, field))
+        # The class is frozen, and `attrs.evolve` would freeze everything again.
+        object.__setattr__(made, "data", _freeze_data({**self.data, "item": item, "index": index}))
+        return made
+
     def to_dict(self) -> dict[str, Any]:
         """Return a dict that `json.dumps` takes and `from_dict` makes an equal snapshot of.
 
@@ -115,6 +128,9 @@ class ContextSnapshot(Generic[_E]):
         if run_id is not None and created_at is not None:
             fields["identity"] = RunIdentity(run_id, datetime.fromisoformat(created_at))
         return cls(**fields)
+
+
+_CARRIED: Final = tuple(field.name for field in attrs.fields(ContextSnapshot) if field.name != "data")
 
 
 def _to_json(value: Any, path: str) -> Any:

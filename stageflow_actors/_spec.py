@@ -144,6 +144,10 @@ def make_spec(  # noqa: C901 (one check after the other)
         _check_policies(restart, timeout, limiter, priority, runner, pipeline, name)
     if when is not None:
         _check_condition(name, when, names, pipeline)
+    source = getattr(runner, "source", None)
+    if source is not None and getattr(runner, "_is_container", False) and source not in names:
+        hint = f"add {source!r} to its dependencies"
+        refuse(f"its items come from {source!r}, which is no dependency", pipeline=pipeline, stage=name, hint=hint)
     frozen = NO_CONFIG
     if config is not None:
         try:

@@ -83,6 +83,9 @@ def inspect_runner(runner: Any, *, pipeline: str | None = None, stage: str | Non
         hint = f"pass the function itself: {name}, not {name}()"
         refuse(f"runner is a coroutine of {name!r}, already called", pipeline=pipeline, stage=stage, hint=hint)
     if isinstance(target, type):
+        if getattr(target, "_is_container", False):
+            hint = f"pass an instance: {target.__qualname__}(worker, items=...)"
+            refuse(f"runner {target.__qualname__} is a class of fan-outs", pipeline=pipeline, stage=stage, hint=hint)
         execute = getattr(target, "execute", None)
         if not callable(execute):
             problem = f"runner {target.__qualname__} is a class without an execute method"

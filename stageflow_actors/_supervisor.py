@@ -14,7 +14,7 @@ from trio.lowlevel import enable_ki_protection
 from ._actor import split_cancelled
 from ._definition import PipelineDefinition
 from ._engine import Engine, Means
-from ._graph import narrow
+from ._graph import Graph, narrow
 from ._limiter import Limiter
 from ._output import StageOutput, StageStatus
 from ._policy import Intensity
@@ -205,12 +205,14 @@ class Supervisor:
             given = {name: output for name, output in given.items() if name in graph.positions}
         if timeout is not None:
             require_seconds("timeout", timeout, pipeline=pipeline.name)
+        read = _read_snapshot(snapshot)
+        _check_item_keys(graph, read)
         if intensity is not None and not isinstance(intensity, Intensity):
             hint = "write intensity=Intensity(20, within=60)"
             refuse(f"intensity must be an Intensity, not {intensity!r}", pipeline=pipeline.name, hint=hint)
         engine = Engine(
             graph,
-            _read_snapshot(snapshot),
+            read,
             self._identify(),
             fail_fast=not continue_on_failure,
             timeout=timeout,
@@ -308,6 +310,15 @@ class Supervisor:
 
 def _make_limiter(what: str, limit: int, **options: Any) -> Limiter:
     return Limiter(require_count(what, limit), **options)
+
+
+def _check_item_keys(graph: Graph, snapshot: ContextSnapshot[Any]) -> None:
+    """Refuse data that the items of a fan-out would hide."""
+    taken = next((key for key in ("item", "index") if key in snapshot.data), None)
+    if taken is not None and any(form.is_container for form in graph.forms):
+        stage = next(spec.name for spec, form in zip(graph.specs, graph.forms, strict=True) if form.is_container)
+        problem = f"the snapshot's data has an entry {taken!r}, where its workers find their own"
+        refuse(problem, pipeline=graph.pipeline, stage=stage, hint="rename the entry")
 
 
 def _read_snapshot(snapshot: ContextSnapshot[Any] | Mapping[str, Any] | None) -> ContextSnapshot[Any]:

@@ -203,11 +203,13 @@ class ItemFailedError(StageflowError):
 
     Attributes:
         index: The item's position.
+        escalates: Whether the item's restart policy said to end the run, too.
     """
 
-    def __init__(self, problem: str, *, index: int = 0, **place: Any) -> None:
+    def __init__(self, problem: str, *, index: int = 0, escalates: bool = False, **place: Any) -> None:
         super().__init__(problem, **place)
         self.index = index
+        self.escalates = escalates
 
 
 class ThreadAbandonedError(StageflowError):

@@ -59,7 +59,7 @@ CLASSES = {
         {"attempts": (Attempt(1, 0.5, 1.0, None),), "max_restarts": 3, "within": 60.0},
     ),
     OverloadedError: (StageflowError, Exception, {"limit": 64, "max_queued": 100}),
-    ItemFailedError: (StageflowError, Exception, {"index": 17}),
+    ItemFailedError: (StageflowError, Exception, {"index": 17, "escalates": True}),
     ThreadAbandonedError: (StageflowError, Exception, {"seconds": 2.5}),
     LedgerError: (StageflowError, Exception, {"result": None}),
     MissingExtraError: (StageflowError, ImportError, {"extra": "cli"}),

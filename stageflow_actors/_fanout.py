@@ -1,0 +1,527 @@
+"""A dynamic fan-out: one stage that runs a worker for every item of something that is known only then."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import logging
+import reprlib
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
+from functools import partial
+from math import inf
+from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, TypeAlias, final
+
+import attrs
+import trio
+from trio.lowlevel import disable_ki_protection, enable_ki_protection
+
+from ._actor import Host, perform, split_cancelled
+from ._bag import Attempt, StageFailure, describe_error
+from ._failures import make_failed, make_stray
+from ._graph import find_direct
+from ._limiter import Limiter, Ticket, Waiter
+from ._output import StageOutput, StageStatus
+from ._policy import ABANDONED, CANCELLED, FAILED, OK, SKIPPED, Directive, Restart, Window
+from ._spec import check_restart
+from ._stage import StageContext, bind_runner, inspect_runner
+from ._traceback import clear_own_frames, drop_own_frames
+from ._validation import nearest, refuse, require_seconds
+from .errors import ItemFailedError, OverloadedError, StageflowError, StageReturnTypeError, ThreadAbandonedError
+
+if TYPE_CHECKING:
+    import contextvars
+
+    from ._announcer import Announcer
+    from ._healing import Healing
+    from ._shutdown import Shutdown
+    from ._stage import Runner, StageInputs
+
+_logger: Final = logging.getLogger("stageflow_actors")
+
+_CHUNK: Final = 256
+"""How many items may be sent off without a checkpoint."""
+
+Items: TypeAlias = (
+    tuple[str, str] | Iterable[Any] | AsyncIterable[Any] | Callable[["StageInputs"], Iterable[Any] | AsyncIterable[Any]]
+)
+"""Where the items come from: `(stage, key)`, something to iterate over, or a function of the inputs that gives it."""
+
+
+@final
+class FanOutLimiterStage:
+    """A stage that runs `worker` once per item, each an actor of its own, as many at once as a limiter admits.
+
+    Items are taken one by one, as there is room for them, and never all at once. Each worker finds its item in
+    `ctx.snapshot.data["item"]` and its position in `["index"]`, beside the run's own data; `ctx.inputs` and
+    `ctx.config` are those of this stage, and `ctx.stage_name` is such as `pages[17]`.
+
+    The output's data counts the items: `count`, and of these `ok`, `skipped` and `failed`. With `collect` it has
+    `results` too, a tuple in the order of the items of what each returned, None for one that failed or was skipped;
+    and `failures`, the `StageFailure` of each that failed, by position.
+
+    The stage itself holds no slot of the limiter, nor of its supervisor's `max_running_stages`: its items do.
+    While the restarts of as many items as the limiter admits are due, no further item is taken.
+
+    Args:
+        worker: What runs each item: whatever can run a stage, except another fan-out.
+        items: `(stage, key)` for what a dependency gave under that key; an iterable or async iterable; or a
+            function of the stage's inputs that gives one. An iterator serves only one run: it is used up then.
+        limiter: What each item needs a slot of.
+        on_item_failure: With `fail` the first item that fails ends the stage, with an `ItemFailedError`; with
+            `collect` its failure is kept, and the others go on.
+        collect: Whether to keep results and failures, or only to count them.
+        restart: When an item is run again; `restart=` of `with_stage` is about the stage as a whole.
+        timeout: Seconds that an attempt at an item may take.
+
+    Raises:
+        PipelineValidationError: An option that cannot be.
+    """
+
+    _is_container = True
+
+    def __init__(
+        self,
+        worker: Runner,
+        *,
+        items: Items,
+        limiter: Limiter,
+        on_item_failure: Literal["fail", "collect"] = "fail",
+        collect: bool = True,
+        restart: Restart | None = None,
+        timeout: float | None = None,
+    ) -> None:
+        self.form = inspect_runner(worker)
+        if self.form.is_container:
+            refuse("the worker of a fan-out cannot be a fan-out", hint="make the items of both one sequence")
+        if not isinstance(limiter, Limiter):
+            refuse(f"limiter must be a Limiter, not {limiter!r}", hint="write limiter=Limiter(64)")
+        if on_item_failure not in ("fail", "collect"):
+            hint = nearest(on_item_failure, ("fail", "collect"))
+            refuse(f"on_item_failure must be 'fail' or 'collect', not {on_item_failure!r}", hint=hint)
+        if timeout is not None:
+            require_seconds("timeout", timeout)
+        if restart is not None:
+            check_restart(restart, timeout)
+        _check_items(items)
+        self.worker = worker
+        self.limiter = limiter
+        self.ends_at_failure = on_item_failure == "fail"
+        self.collects = collect
+        self.restart = restart
+        self.timeout = timeout
+        self._items = items
+        self._is_used_up = False
+
+    @property
+    def source(self) -> str | None:
+        """The dependency that gives the items, where it is named."""
+        return self._items[0] if isinstance(self._items, tuple) and _is_pair(self._items) else None
+
+    async def execute(self, ctx: StageContext, /) -> StageOutput:
+        """Refuse: only a run can lend it what it needs.
+
+        Raises:
+            RuntimeError: Always.
+        """
+        message = f"stage {ctx.stage_name!r} is a fan-out, which runs as a stage of a pipeline and cannot be called"
+        raise RuntimeError(message)
+
+    def find_items(self, inputs: StageInputs) -> Iterable[Any] | AsyncIterable[Any]:
+        """Return what to iterate over.
+
+        Raises:
+            StageReturnTypeError: It gives no items, or no more.
+        """
+        found: Any = self._items
+        where = "items"
+        if _is_pair(found):
+            stage, key = found
+            found, where = inputs.require_from(stage, key), f"the output {key!r} of {stage!r}"
+        elif callable(found):
+            found, where = found(inputs), "what its function for the items returned"
+        problem = _find_problem(found)
+        if problem is not None:
+            raise StageReturnTypeError(f"{where} {problem}", hint="it takes a list, a generator, or another iterable")
+        if isinstance(self._items, (Iterator, AsyncIterator)):
+            if self._is_used_up:
+                hint = "give a function that makes one: items=lambda inputs: ..."
+                raise StageReturnTypeError("its items were an iterator, which is used up", hint=hint)
+            self._is_used_up = True
+        return found  # type: ignore[no-any-return]
+
+    def __repr__(self) -> str:
+        """Name the worker and the limiter."""
+        return f"<FanOutLimiterStage of {self.worker!r} behind {self.limiter!r}>"
+
+
+def _is_pair(items: object) -> bool:
+    return isinstance(items, tuple) and len(items) == 2 and all(isinstance(part, str) for part in items)
+
+
+def _find_problem(items: object) -> str | None:
+    """Return why something gives no items, or None where it does."""
+    if isinstance(items, (str, bytes, Mapping)) or not isinstance(items, (Iterable, AsyncIterable)):
+        return f"cannot be {reprlib.repr(items)}, of type {type(items).__qualname__}"
+    return None
+
+
+def _check_items(items: object) -> None:
+    if _is_pair(items):
+        return
+    if inspect.iscoroutinefunction(items):
+        hint = "let it be a plain function, or an async generator"
+        refuse(f"items is the async function {items!r}", hint=hint)
+    if callable(items) and not isinstance(items, type):
+        return
+    problem = _find_problem(items)
+    if problem is not None:
+        hint = "give ('stage', 'key'), an iterable, an async iterable, or a function of the stage's inputs"
+        refuse(f"items {problem}", hint=hint)
+
+
+@final
+@attrs.frozen
+class Loan:
+    """What a run lends to a fan-out for one attempt at it."""
+
+    context: contextvars.Context
+    """Which the tasks of items start from."""
+    announcer: Announcer
+    healing: Healing
+    threads: trio.CapacityLimiter
+    shutdown: Shutdown
+    pipeline: str
+    stage: str
+    limiters: tuple[Limiter, ...]
+    """What each item passes."""
+    priority: int
+    began: float
+    """When the run began, on its clock."""
+    now: Callable[[], float]
+    account: Callable[[int, int, int, int], None]
+    """Told how many items were accepted, replied, failed and were cancelled."""
+
+
+@final
+class _Item(Waiter):
+    """One item, from the time it is taken to its end."""
+
+    __slots__ = ("attempts", "index", "number", "started", "ticket", "value", "window")
+
+    def __init__(self, index: int, value: Any, limiters: tuple[Limiter, ...], priority: int) -> None:
+        super().__init__()
+        self.ticket = Ticket(self, index, limiters, priority)
+        """Deleted when the item has ended: the ticket leads back here."""
+        self.index = index
+        self.value = value
+        self.number = 1
+        """Of the present attempt."""
+        self.started: float | None = None
+        self.attempts: tuple[Attempt, ...] = ()
+        """The failed ones."""
+        self.window = NO_FAILURES
+
+
+NO_FAILURES: Final = Window()
+
+
+@final
+class FanOut:
+    """One execution of a fan-out: takes items, runs them, and knows what came of each."""
+
+    def __init__(self, stage: FanOutLimiterStage, loan: Loan, ctx: StageContext) -> None:
+        self._stage = stage
+        self._loan = loan
+        self._ctx = ctx
+        self._target = bind_runner(stage.worker, stage.form)
+        self._direct = find_direct(stage.form, stage.timeout)
+        self._nursery: trio.Nursery | None = None
+        self._results: list[Mapping[str, Any] | None] = []
+        self._failures: dict[int, StageFailure] = {}
+        self._told = self._replied = self._failed = self._cancelled = self._ok = self._skipped = 0
+        self._stopped = False
+        self._cancel: StageOutput | None = None
+        """The reply of the item that ended the run."""
+        self._errors: list[BaseException] = []
+        """What ended the stage before its time."""
+        self._restarting = 0
+        self._room = trio.Event()
+
+    @enable_ki_protection
+    async def run(self) -> StageOutput:
+        """Run all items to their end, and return the stage's output."""
+        try:
+            async with trio.open_nursery() as self._nursery:
+                try:
+                    await self._feed()
+                except trio.Cancelled:
+                    raise
+                except BaseException as error:
+                    self._stop(error)
+        except BaseException:  # Cancelled, from outside: what failed by itself comes before it
+            if not self._errors:
+                raise
+        finally:
+            self._loan.account(self._told, self._replied, self._failed, self._cancelled)
+            self._nursery = None
+        for failure in self._failures.values():
+            clear_own_frames(failure.error)
+        if self._errors:
+            self._raise()
+        return self._cancel or self._make_output()
+
+    def _raise(self) -> NoReturn:
+        """Raise what ended the stage: first of all what is no `Exception`, else what came first."""
+        errors, self._errors = self._errors, []
+        fatal = [error for error in errors if not isinstance(error, Exception)]
+        try:
+            raise (
+                BaseExceptionGroup(f"items of {self._loan.stage!r}", fatal) if len(fatal) > 1 else (fatal or errors)[0]
+            )
+        finally:
+            del errors, fatal, self
+
+    def _make_output(self) -> StageOutput:
+        counts = {"count": self._told, "ok": self._ok, "skipped": self._skipped, "failed": self._failed}
+        if not self._stage.collects:
+            return StageOutput.ok(counts)
+        failures = dict(sorted(self._failures.items()))
+        return StageOutput.ok({**counts, "results": self._results, "failures": failures})
+
+    def _stop(self, error: BaseException | None) -> None:
+        """Take no more items, and cancel those that run."""
+        if error is not None:
+            self._errors.append(error)
+        self._stopped = True
+        assert self._nursery is not None
+        self._nursery.cancel_scope.cancel()
+
+    # Taking items
+
+    async def _feed(self) -> None:
+        found = call_apart(self._stage.find_items, self._ctx.inputs)
+        if isinstance(found, AsyncIterable):
+            iterator = aiter(found)
+            try:
+                while (taken := await _take_async(iterator)) and await self._send(*taken):
+                    pass
+            finally:
+                if isinstance(iterator, AsyncGenerator):
+                    await iterator.aclose()
+        else:
+            plain = iter(found)
+            while (taken := _take(plain)) and await self._send(*taken):
+                pass
+
+    async def _send(self, value: Any) -> bool:
+        """Send one item off, once there is room for it; return whether to go on."""
+        while self._restarting >= self._stage.limiter.max_concurrency:
+            self._room = trio.Event()
+            await self._room.wait()
+        index = self._told
+        item = _Item(index, value, self._loan.limiters, self._loan.priority)
+        self._told += 1
+        if self._stage.collects:
+            self._results.append(None)
+        try:
+            await item.acquire(item.ticket)
+        except BaseException as error:
+            del item.ticket
+            if not isinstance(error, OverloadedError):
+                self._give_up(item, "the stage ended before it began")
+                raise
+            self._reject(item, error)
+        else:
+            assert self._nursery is not None
+            self._loan.context.run(self._nursery.start_soon, self._run_item, item)
+            if not self._told % _CHUNK:
+                await trio.lowlevel.checkpoint()
+        return not self._stopped
+
+    # One item
+
+    @enable_ki_protection
+    async def _run_item(self, item: _Item) -> None:
+        delay = await self._attempt(item)
+        while delay is not None:
+            self._restarting += 1
+            restarted = await self._back_off(item, delay)
+            self._restarting -= 1
+            self._room.set()
+            delay = await self._attempt(item) if restarted else None
+        del item.ticket
+
+    async def _back_off(self, item: _Item, delay: float) -> bool:
+        """Wait until an item is to be run again, and for its limiters; return whether it has them."""
+        try:
+            await trio.sleep(delay)
+            await item.acquire(item.ticket)
+        except OverloadedError as error:
+            self._reject(item, error)
+        except BaseException:
+            self._give_up(item, "the stage ended before it was restarted")
+        else:
+            return True
+        return False
+
+    async def _attempt(self, item: _Item) -> float | None:
+        """Run an item once; return the seconds after which it is run again, where it is."""
+        if trio.current_effective_deadline() == -inf:
+            item.ticket.release()
+            self._give_up(item, "the stage ended before it began")
+            return None
+        loan, stage = self._loan, self._stage
+        item.started = None
+        if not stage.form.is_threaded:
+            self._start(item)
+        try:
+            snapshot = self._ctx.snapshot.with_item(item.value, item.index)
+        except StageflowError as refused:
+            delay = self._judge(item, refused)
+        else:
+            name = f"{loan.stage}[{item.index}]"
+            emit = partial(self._emit, item.index)
+            ctx = StageContext(name, snapshot, self._ctx.inputs, self._ctx.config, item.number, emit)
+            host = None
+            if not self._direct:
+                host = Host(loan.threads, loan.shutdown, partial(self._start, item), partial(self._keep, item))
+            output, raised = await perform(stage.form, self._direct, self._target, ctx, stage.timeout, host)
+            ctx._emit = None  # noqa: SLF001 (closed where it was made)
+            delay = self._complete(item, output) if output is not None else self._crash(item, raised)
+            del raised
+        item.ticket.release()
+        return delay
+
+    def _start(self, item: _Item) -> None:
+        item.ticket.start()
+        item.started = self._loan.now()
+        if self._loan.announcer.listeners:
+            self._loan.announcer.stage_started(self._loan.stage, item.number, item.index)
+
+    def _keep(self, item: _Item) -> Callable[[], None]:
+        """Leave an item its slots, because its thread still runs; return what gives them back."""
+        ticket = item.ticket
+        item.ticket = Ticket(item, item.index, self._loan.limiters, self._loan.priority)
+        return ticket.release
+
+    def _emit(self, index: int, _name: str, attempt: int, event: object) -> None:
+        self._loan.announcer.stage_emitted(self._loan.stage, attempt, event, index)
+
+    def _complete(self, item: _Item, output: StageOutput) -> float | None:
+        status = output.status
+        if status is StageStatus.OK:
+            self._ok += 1
+            if self._stage.collects:
+                self._results[item.index] = output.data
+            self._end(item, OK, "")
+        elif status is StageStatus.SKIP:
+            self._skipped += 1
+            self._end(item, SKIPPED, output.reason)
+        elif status is StageStatus.CANCEL:
+            self._cancel = self._cancel or output
+            self._end(item, CANCELLED, output.reason)
+            self._stop(None)
+        else:
+            failed = make_failed(output, may_restart=self._stage.restart is not None)
+            return self._judge(item, failed, asked=output)
+        self._replied += 1
+        return None
+
+    def _crash(self, item: _Item, error: BaseException | None) -> float | None:
+        assert error is not None
+        remains = split_cancelled(error)
+        if remains is None:
+            if trio.current_effective_deadline() == -inf:
+                self._give_up(item, "the stage ended while it ran")
+                return None
+            remains = make_stray(error)
+        return self._judge(item, remains)
+
+    def _judge(self, item: _Item, error: BaseException, asked: StageOutput | None = None) -> float | None:
+        """Decide what becomes of an item that failed; return the seconds after which it is run again, where it is."""
+        loan = self._loan
+        drop_own_frames(error)
+        if isinstance(error, StageflowError):
+            error.locate(pipeline=loan.pipeline, stage=f"{loan.stage}[{item.index}]", attempt=item.number)
+        ended = loan.now()
+        started = ended if item.started is None else item.started
+        item.attempts += (Attempt(item.number, started - loan.began, ended - loan.began, error),)
+        if loan.announcer.listeners:
+            loan.announcer.stage_crashed(loan.stage, item.number, error, item.index)
+        escalates = False
+        if self._stage.restart is not None and trio.current_effective_deadline() != -inf:
+            verdict, item.window = loan.healing.judge(
+                self._stage.restart, item.window, error, asked, item.attempts, ended
+            )
+            if verdict.directive is Directive.RESTART and trio.current_effective_deadline() != -inf:
+                told = "pipeline %r, stage %r, item %d: attempt %d failed, the next is in %.3g s: %s"
+                reason = describe_error(error)
+                _logger.warning(told, loan.pipeline, loan.stage, item.index, item.number, verdict.delay, reason)
+                item.number += 1
+                if loan.announcer.listeners:
+                    loan.announcer.stage_restarting(loan.stage, item.number, verdict.delay, item.index)
+                return verdict.delay
+            error = verdict.error
+            escalates = verdict.directive is Directive.ESCALATE
+        self._fail(item, error, escalates=escalates)
+        return None
+
+    def _reject(self, item: _Item, error: OverloadedError) -> None:
+        if self._loan.announcer.listeners:
+            self._loan.announcer.stage_rejected(self._loan.stage, error.describe(), item.index)
+        self._fail(item, error)
+
+    def _fail(self, item: _Item, error: BaseException, *, escalates: bool = False) -> None:
+        """Give an item its final failure, and end the stage where that is what it does about one."""
+        loan = self._loan
+        name = f"{loan.stage}[{item.index}]"
+        drop_own_frames(error)
+        if isinstance(error, StageflowError):
+            error.locate(pipeline=loan.pipeline, stage=name, attempt=item.number)
+        self._failed += 1
+        reason = describe_error(error)
+        _logger.error("pipeline %r, stage %r failed: %s", loan.pipeline, name, reason, exc_info=error)
+        if self._stage.collects:
+            self._failures[item.index] = StageFailure(name, error, item.attempts)
+        self._end(item, ABANDONED if isinstance(error, ThreadAbandonedError) else FAILED, reason)
+        if not isinstance(error, Exception):
+            self._stop(error)
+        elif (self._stage.ends_at_failure or escalates) and not self._stopped:
+            failed = ItemFailedError(f"item {item.index:,} failed: {reason}", index=item.index, escalates=escalates)
+            failed.__cause__ = error
+            self._stop(failed)
+
+    def _give_up(self, item: _Item, reason: str) -> None:
+        """End an item that was not to end by itself."""
+        self._cancelled += 1
+        self._end(item, CANCELLED, reason)
+
+    def _end(self, item: _Item, state: int, reason: str) -> None:
+        if self._loan.announcer.listeners:
+            self._loan.announcer.stage_ended(self._loan.stage, state, reason, item.index)
+
+
+async def run_items(stage: FanOutLimiterStage, loan: Loan, ctx: StageContext) -> StageOutput:
+    """Run a fan-out: the function of the context that a stage is."""
+    return await FanOut(stage, loan, ctx).run()
+
+
+@disable_ki_protection
+def call_apart(function: Callable[[Any], Any], argument: Any) -> Any:
+    """Call what may call a user's function."""
+    return function(argument)
+
+
+@disable_ki_protection
+def _take(iterator: Iterator[Any]) -> tuple[Any, ...]:
+    """Return the next item in a tuple, which is empty at the end."""
+    for value in iterator:
+        return (value,)
+    return ()
+
+
+@disable_ki_protection
+async def _take_async(iterator: AsyncIterator[Any]) -> tuple[Any, ...]:
+    with contextlib.suppress(StopAsyncIteration):
+        return (await anext(iterator),)
+    return ()
