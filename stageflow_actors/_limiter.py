@@ -259,7 +259,7 @@ class _Gate:
             place[ITEM] = None
             self.leave(True)
         elif self.bucket is not None:
-            self._set_alarm()
+            self._settle()
 
     def spend(self, bucket: TokenBucket) -> None:
         """Spend a reserved token."""

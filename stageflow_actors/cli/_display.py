@@ -20,7 +20,7 @@ _REFRESH: Final = 0.1
 _LINE: Final = 5.0
 """Seconds between two lines, where there is no bar."""
 
-_STATES: Final = ("running", "ok", "skipped", "failed", "isolated", "cancelled", "abandoned")
+_STATES: Final = ("running", "restarting", "ok", "skipped", "failed", "isolated", "cancelled", "abandoned")
 
 
 @enable_ki_protection  # an interrupt is for the task that waits for the run, not for half a line of output

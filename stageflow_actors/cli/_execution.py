@@ -15,7 +15,7 @@ import trio
 from rich.console import Console
 from trio.lowlevel import enable_ki_protection
 
-from stageflow_actors import PipelineFailedError, RunEnding, StageState, Supervisor
+from stageflow_actors import Intensity, PipelineFailedError, RunEnding, StageState, Supervisor
 
 from ._display import follow
 from ._summary import print_summary
@@ -41,6 +41,8 @@ class Options:
     strict: bool
     timeout: float | None
     max_threads: int | None
+    max_running: int | None
+    max_restarts: int | None
     json_path: Path | None
     verbose: bool
 
@@ -73,12 +75,15 @@ class Execution:
 
     @enable_ki_protection  # so that an interrupt arrives where this task waits for the result
     async def _main(self) -> None:
-        async with Supervisor(max_threads=self._options.max_threads) as supervisor:
+        options = self._options
+        intensity = None if options.max_restarts is None else Intensity(options.max_restarts)
+        async with Supervisor(max_running_stages=options.max_running, max_threads=options.max_threads) as supervisor:
             self._run = run = supervisor.start(
                 self._target.pipeline,
                 self._settings,
-                continue_on_failure=not self._options.fail_fast,
-                timeout=self._options.timeout,
+                continue_on_failure=not options.fail_fast,
+                timeout=options.timeout,
+                intensity=intensity,
             )
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(follow, run, self._messages)

@@ -57,6 +57,18 @@ def _check_folder(_ctx: click.Context, _parameter: click.Parameter, path: Path |
     "--max-threads", metavar="N", type=click.IntRange(min=1), help="How many plain `def` stages may run at once."
 )
 @click.option(
+    "--max-running",
+    metavar="N",
+    type=click.IntRange(min=1),
+    help="How many stages may run at once, whatever limiters the pipeline has of its own.",
+)
+@click.option(
+    "--max-restarts",
+    metavar="N",
+    type=click.IntRange(min=0),
+    help="How many restarts the run may have altogether, within the policies of its stages.",
+)
+@click.option(
     "--json",
     "json_path",
     metavar="FILE",
@@ -73,6 +85,8 @@ def run(
     strict: bool,
     timeout: float | None,
     max_threads: int | None,
+    max_running: int | None,
+    max_restarts: int | None,
     json_path: Path | None,
     verbose: bool,
 ) -> None:
@@ -91,7 +105,7 @@ def run(
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal's encoding is no reason to lose the summary
     try:
         found = load_target(target, settings)
-        options = Options(fail_fast, strict, timeout, max_threads, json_path, verbose)
+        options = Options(fail_fast, strict, timeout, max_threads, max_running, max_restarts, json_path, verbose)
         sys.exit(Execution(found, settings, options).execute())
     except KeyboardInterrupt:  # outside the run
         sys.exit(130)

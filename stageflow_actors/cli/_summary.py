@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from rich.text import Text
 
 from stageflow_actors import RunEnding, StageflowError, StageState
-from stageflow_actors._bag import safe_str
+from stageflow_actors._bag import describe_error, safe_str
 from stageflow_actors._validation import count
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from stageflow_actors import RunResult, StageFailure
 
 _SLOWEST: Final = 5
+_RESTARTED: Final = 5
 _FAILURES: Final = 20
 _CAUSES: Final = 5
 
@@ -34,7 +35,7 @@ _STYLES: Final = {
 
 def print_summary(result: RunResult, console: Console, *, interrupted: bool) -> None:
     """Print the slowest stages, the failures with their causes, the counts, and how the run ended."""
-    found = (_list_slowest(result), _list_failures(result), _list_isolated(result))
+    found = (_list_slowest(result), _list_restarted(result), _list_failures(result), _list_isolated(result))
     for line in chain(*found, _conclude(result, interrupted=interrupted)):
         console.print(line, soft_wrap=True)
 
@@ -48,6 +49,20 @@ def _list_slowest(result: RunResult) -> Iterator[Text]:
         state = result.states[stage]
         how = "" if state is StageState.OK else f" ({state.value})"
         yield Text.assemble((f"{timings[stage].duration:8.3f} s  ", "cyan"), f"{stage}{how}")
+
+
+def _list_restarted(result: RunResult) -> Iterator[Text]:
+    restarts = {stage: len(attempts) - 1 for stage, attempts in result.attempts.items() if len(attempts) > 1}
+    if restarts:
+        yield Text("most restarted", "bold")
+    for stage in sorted(restarts, key=lambda stage: -restarts[stage])[:_RESTARTED]:
+        error = result.attempts[stage][-2].error
+        why = f" after {describe_error(error)}" if error is not None else ""
+        state = result.states[stage]
+        times = f"  {count(restarts[stage], 'restart')}  "
+        yield Text.assemble((times, "cyan"), f"{stage} ", (state.value, _STYLES.get(state, "")), f"{why}")
+    if len(restarts) > _RESTARTED:
+        yield Text(f"  {sum(restarts.values()):,} restarts of {len(restarts):,} stages altogether")
 
 
 def _list_failures(result: RunResult) -> Iterator[Text]:
