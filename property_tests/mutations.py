@@ -84,6 +84,36 @@ MUTATIONS = [
         "ALL_DONE is isolated at a stop", "_policy.py", "if not bad or trigger is Trigger.ALL_DONE:", "if not bad:"
     ),
     Mutation("nobody is isolated at a stop", "_policy.py", "if not bad or trigger is Trigger.ALL_DONE:", "if True:"),
+    # Restarts
+    Mutation("a restart too many", "_policy.py", "> restart.max_restarts:", "> 1 + restart.max_restarts:"),
+    Mutation("failures never leave the window", "_policy.py", "if now - time <= within)", "if True)"),
+    Mutation("the last moment of a window is outside", "_policy.py", "now - time <= within", "now - time < within"),
+    Mutation(
+        "a stage is left alone for longer than the maximum",
+        "_policy.py",
+        "min(self.maximum, max(at_least, jittered))",
+        "max(at_least, min(self.maximum, jittered))",
+    ),
+    Mutation("jitter lengthens delays", "_policy.py", "(1 - self.jitter * (1 - chance))", "(1 + self.jitter * chance)"),
+    Mutation(
+        "the maximum is jittered", "_policy.py", "= self._grow(restart)", "= min(self.maximum, self._grow(restart))"
+    ),
+    Mutation("the first delay has grown already", "_policy.py", "self.factor ** (restart - 1)", "self.factor**restart"),
+    Mutation("delays overflow", "_policy.py", "except OverflowError:", "except ZeroDivisionError:"),
+    Mutation("only the first delay counts in a window", "_policy.py", "or self.factor == 1", "or self.factor >= 1"),
+    Mutation("an attempt too many in a window", "_policy.py", "+ self.max_restarts *", "+ (self.max_restarts + 1) *"),
+    Mutation("a window just long enough is refused", "_policy.py", "if took <= self.within", "if took < self.within"),
+    Mutation("any window is taken", "_policy.py", "check_window(self, 0.0)", "pass"),
+    Mutation(
+        "a broken contract is restarted", "_policy.py", "(ContractError, ThreadAbandonedError)", "ThreadAbandonedError"
+    ),
+    Mutation(
+        "an abandoned thread is restarted", "_policy.py", "(ContractError, ThreadAbandonedError)", "ContractError"
+    ),
+    Mutation("what is no Exception is restarted", "_policy.py", "not isinstance(error, Exception)", "error is None"),
+    Mutation("inner groups are not looked into", "_policy.py", "work += one.exceptions", "yield from one.exceptions"),
+    Mutation("one leaf of a group is enough", "_policy.py", "all(isinstance(leaf, on)", "any(isinstance(leaf, on)"),
+    Mutation("decide is not asked", "_policy.py", "if restart.decide is None:", "if True:"),
     # Starting and stopping
     Mutation("do not look at the first step", "_engine.py", f"{_BEFORE_BEGIN}            return\n", ""),
     Mutation(

@@ -62,6 +62,7 @@ from .errors import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from ._gates import Pass
     from ._graph import Graph
     from ._limiter import Limiter
     from ._policy import Intensity
@@ -116,6 +117,7 @@ class Engine:
         "_nursery",
         "_overrides",
         "_parked",
+        "_passes",
         "_ready",
         "_remaining",
         "_replied",
@@ -162,6 +164,7 @@ class Engine:
         self._announcer = Announcer(identity.run_id, self._now)
         self._tracker = Tracker(graph, self._bag)
         self._gates = Gates(graph, means.running)
+        self._passes = self._gates.passes
         self._healing = Healing(self._context, intensity, means.random)
         self._windows: dict[int, Window] = {}
         """Of the stages that were restarted, the failures that count."""
@@ -303,7 +306,7 @@ class Engine:
         for stage in isolated:
             self._end_stage(stage, self._bag.states[stage], self._tracker.isolate(stage))
         # Those that wait go first, so that what the others give back is not given to them.
-        told = (*self._gates.list_waiting(), *self._ready)
+        told = (*self._gates.withdraw(), *self._ready)
         self._cancelled += len(told)
         for stage in (*rest, *told):
             self._end_stage(stage, CANCELLED, "the run ended before it began")
@@ -329,6 +332,7 @@ class Engine:
         for stage in roots:
             if self._bag.states[stage] == PENDING:
                 self._consider(stage)
+        self._gates.enter(self, self._ready)
         self._pump_in_context()
 
     def _abort(self, _raise_cancel: Callable[[], None]) -> Abort:
@@ -344,10 +348,10 @@ class Engine:
 
     def _finish(self) -> None:
         for failure in self._bag.failures.values():
-            clear_own_frames(failure.error)
+            clear_own_frames(failure.error, self)
         for attempt in chain.from_iterable(self._bag.attempts.values()):
             if attempt.error is not None:
-                clear_own_frames(attempt.error)
+                clear_own_frames(attempt.error, self)
         end = self._end or RunEnd(RunEnding.COMPLETED)
         ledger = self._balance()
         self.result = RunResult(self._graph, self._bag, self.identity, end, ledger)
@@ -371,59 +375,38 @@ class Engine:
             if not self._tracker.flags[stage] or self._chosen(stage):
                 self._bag.states[stage] = TOLD
                 self._accepted += 1
-                if not self._gates.is_used:
-                    self._ready.append(stage)
-                    continue
-                if self._queue(stage):
-                    continue
-            if self._end is None:
+                (self._gates.told if self._gates.is_used else self._ready).append(stage)
+            elif self._end is None:
                 work.extend(self._tracker.count_down(stage))
 
     # Limits
 
-    def _queue(self, stage: int) -> bool:
-        """Send a stage to its limiters, and on where they admit it; return False where one will not have it."""
-        try:
-            if self._gates.request(stage, self):
-                self._ready.append(stage)
-        except OverloadedError as error:
-            self._reject(stage, error)
-            return False
-        return True
-
-    def admitted(self, ticket: Ticket) -> None:
+    def admitted(self, ticket: Pass) -> None:
         """Start a stage that has waited for its limiters, or the whole run."""
         if ticket is self._entry:
             self._waits = False
             if self._nursery is not None:
                 self._begin()
             return
-        stage: int = ticket.what
-        if self._ready or self._unbegun >= _CHUNK:
-            self._ready.append(stage)
-            return
-        assert self._nursery is not None
-        self._unbegun += 1
-        spawn: Callable[..., None] = self._nursery.start_soon
-        self._context.run(spawn, self._run_stage, stage, name=self._graph.names[stage])
+        self._ready.append(ticket.what)
+        if not self._unbegun:
+            self._pump_in_context()
 
     def refused(self, ticket: Ticket, error: OverloadedError) -> None:
-        """Fail a stage that was dropped from a limiter's queue, or give up the whole run."""
+        """Fail a stage that a limiter would not have, or give up the whole run."""
         if ticket is self._entry:
             if self._end is None:
                 self.turned_away = make_overloaded(error, self._graph.pipeline, dropped=True)
                 self.stop(RunEnding.CANCELLED, self.turned_away.describe())
             return
-        if self._gates.take(ticket):
-            self._reject(ticket.what, error)
-            if self._end is None:
-                self._release(ticket.what)
-
-    def _reject(self, stage: int, error: OverloadedError) -> None:
+        stage: int = ticket.what
+        self._gates.free(stage)
         self._failed += 1
         if self._announcer.listeners:
             self._announcer.stage_rejected(self._graph.names[stage], error.describe())
         self._fail(stage, error)
+        if self._end is None:
+            self._release(stage)
 
     def _chosen(self, stage: int) -> bool:
         """Return whether a stage runs; where it does not, end it."""
@@ -505,7 +488,7 @@ class Engine:
         if direct or not graph.forms[stage].is_threaded:  # a plain function starts when it has its thread
             bag.states[stage] = RUNNING
             bag.started[stage] = self._now()
-            if self._gates.tickets or self._announcer.listeners:
+            if self._gates.has_rates or self._announcer.listeners:
                 self._tell_start(stage)
         inputs = StageInputs(bag, spec.name, spec.local_names or spec.dependencies, graph.dependencies[stage])
         attempt = bag.count_attempts(stage) if bag.attempts else 1
@@ -530,7 +513,7 @@ class Engine:
             error = left_open
         ctx._emit = inputs._bag = None  # noqa: SLF001 (closed where they were made)
         bag.ended[stage] = self._now()
-        if self._gates.tickets:
+        if self._passes:
             self._gates.free(stage)  # before its dependents ask for a slot
         if error is None:
             delay = self._complete(stage, output)
@@ -688,10 +671,9 @@ class Engine:
         if self._end is not None:
             self._cancelled += 1
             self._end_stage(stage, CANCELLED, "the run ended before it was restarted")
-        elif not self._gates.is_used:
-            self._ready.append(stage)
-        elif not self._queue(stage) and self._end is None:
-            self._release(stage)
+        else:
+            self._gates.told.append(stage)
+            self._gates.enter(self, self._ready)
         if self._ready and not self._unbegun:
             self._pump_in_context()
 
@@ -764,5 +746,7 @@ class Engine:
         """Start, or decide, the stages that waited for nothing but this one."""
         for dependent in self._tracker.count_down(stage):
             self._consider(dependent)
+        if self._gates.told:
+            self._gates.enter(self, self._ready)
         if self._ready and not self._unbegun:  # else the last of those to begin pumps
             self._pump_in_context()

@@ -22,6 +22,7 @@ from ._graph import find_direct
 from ._limiter import Limiter, Ticket, Waiter
 from ._output import StageOutput, StageStatus
 from ._policy import ABANDONED, CANCELLED, FAILED, OK, SKIPPED, Directive, Restart, Window
+from ._snapshot import with_item
 from ._spec import check_restart
 from ._stage import StageContext, bind_runner, inspect_runner
 from ._traceback import clear_own_frames, drop_own_frames
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from ._announcer import Announcer
     from ._healing import Healing
     from ._shutdown import Shutdown
-    from ._stage import Runner, StageInputs
+    from ._stage import Runner, RunnerForm, StageInputs
 
 _logger: Final = logging.getLogger("stageflow_actors")
 
@@ -45,6 +46,19 @@ Items: TypeAlias = (
     tuple[str, str] | Iterable[Any] | AsyncIterable[Any] | Callable[["StageInputs"], Iterable[Any] | AsyncIterable[Any]]
 )
 """Where the items come from: `(stage, key)`, something to iterate over, or a function of the inputs that gives it."""
+
+
+@final
+@attrs.frozen
+class FanOutOptions:
+    """How a fan-out runs its items."""
+
+    form: RunnerForm
+    """How its worker is to be called."""
+    ends_at_failure: bool
+    collects: bool
+    restart: Restart | None
+    timeout: float | None
 
 
 @final
@@ -90,8 +104,8 @@ class FanOutLimiterStage:
         restart: Restart | None = None,
         timeout: float | None = None,
     ) -> None:
-        self.form = inspect_runner(worker)
-        if self.form.is_container:
+        form = inspect_runner(worker)
+        if form.is_container:
             refuse("the worker of a fan-out cannot be a fan-out", hint="make the items of both one sequence")
         if not isinstance(limiter, Limiter):
             refuse(f"limiter must be a Limiter, not {limiter!r}", hint="write limiter=Limiter(64)")
@@ -105,10 +119,7 @@ class FanOutLimiterStage:
         _check_items(items)
         self.worker = worker
         self.limiter = limiter
-        self.ends_at_failure = on_item_failure == "fail"
-        self.collects = collect
-        self.restart = restart
-        self.timeout = timeout
+        self._options = FanOutOptions(form, on_item_failure == "fail", collect, restart, timeout)
         self._items = items
         self._is_used_up = False
 
@@ -126,7 +137,7 @@ class FanOutLimiterStage:
         message = f"stage {ctx.stage_name!r} is a fan-out, which runs as a stage of a pipeline and cannot be called"
         raise RuntimeError(message)
 
-    def find_items(self, inputs: StageInputs) -> Iterable[Any] | AsyncIterable[Any]:
+    def _find_items(self, inputs: StageInputs) -> Iterable[Any] | AsyncIterable[Any]:
         """Return what to iterate over.
 
         Raises:
@@ -231,10 +242,11 @@ class FanOut:
 
     def __init__(self, stage: FanOutLimiterStage, loan: Loan, ctx: StageContext) -> None:
         self._stage = stage
+        self._options = options = stage._options  # noqa: SLF001 (two sides of one thing)
         self._loan = loan
         self._ctx = ctx
-        self._target = bind_runner(stage.worker, stage.form)
-        self._direct = find_direct(stage.form, stage.timeout)
+        self._target = bind_runner(stage.worker, options.form)
+        self._direct = find_direct(options.form, options.timeout)
         self._nursery: trio.Nursery | None = None
         self._results: list[Mapping[str, Any] | None] = []
         self._failures: dict[int, StageFailure] = {}
@@ -265,10 +277,14 @@ class FanOut:
             self._loan.account(self._told, self._replied, self._failed, self._cancelled)
             self._nursery = None
         for failure in self._failures.values():
-            clear_own_frames(failure.error)
+            clear_own_frames(failure.error, self)
         if self._errors:
             self._raise()
-        return self._cancel or self._make_output()
+        if self._cancel is not None:
+            return self._cancel
+        if self._cancelled:
+            await trio.lowlevel.checkpoint_if_cancelled()  # the items took the Cancelled that was meant for the stage
+        return self._make_output()
 
     def _raise(self) -> NoReturn:
         """Raise what ended the stage: first of all what is no `Exception`, else what came first."""
@@ -283,7 +299,7 @@ class FanOut:
 
     def _make_output(self) -> StageOutput:
         counts = {"count": self._told, "ok": self._ok, "skipped": self._skipped, "failed": self._failed}
-        if not self._stage.collects:
+        if not self._options.collects:
             return StageOutput.ok(counts)
         failures = dict(sorted(self._failures.items()))
         return StageOutput.ok({**counts, "results": self._results, "failures": failures})
@@ -299,7 +315,7 @@ class FanOut:
     # Taking items
 
     async def _feed(self) -> None:
-        found = call_apart(self._stage.find_items, self._ctx.inputs)
+        found = call_apart(self._stage._find_items, self._ctx.inputs)  # noqa: SLF001 (likewise)
         if isinstance(found, AsyncIterable):
             iterator = aiter(found)
             try:
@@ -321,7 +337,7 @@ class FanOut:
         index = self._told
         item = _Item(index, value, self._loan.limiters, self._loan.priority)
         self._told += 1
-        if self._stage.collects:
+        if self._options.collects:
             self._results.append(None)
         try:
             await item.acquire(item.ticket)
@@ -370,12 +386,12 @@ class FanOut:
             item.ticket.release()
             self._give_up(item, "the stage ended before it began")
             return None
-        loan, stage = self._loan, self._stage
+        loan, options = self._loan, self._options
         item.started = None
-        if not stage.form.is_threaded:
+        if not options.form.is_threaded:
             self._start(item)
         try:
-            snapshot = self._ctx.snapshot.with_item(item.value, item.index)
+            snapshot = with_item(self._ctx.snapshot, item.value, item.index)
         except StageflowError as refused:
             delay = self._judge(item, refused)
         else:
@@ -385,7 +401,7 @@ class FanOut:
             host = None
             if not self._direct:
                 host = Host(loan.threads, loan.shutdown, partial(self._start, item), partial(self._keep, item))
-            output, raised = await perform(stage.form, self._direct, self._target, ctx, stage.timeout, host)
+            output, raised = await perform(options.form, self._direct, self._target, ctx, options.timeout, host)
             ctx._emit = None  # noqa: SLF001 (closed where it was made)
             delay = self._complete(item, output) if output is not None else self._crash(item, raised)
             del raised
@@ -411,7 +427,7 @@ class FanOut:
         status = output.status
         if status is StageStatus.OK:
             self._ok += 1
-            if self._stage.collects:
+            if self._options.collects:
                 self._results[item.index] = output.data
             self._end(item, OK, "")
         elif status is StageStatus.SKIP:
@@ -422,7 +438,7 @@ class FanOut:
             self._end(item, CANCELLED, output.reason)
             self._stop(None)
         else:
-            failed = make_failed(output, may_restart=self._stage.restart is not None)
+            failed = make_failed(output, may_restart=self._options.restart is not None)
             return self._judge(item, failed, asked=output)
         self._replied += 1
         return None
@@ -449,9 +465,9 @@ class FanOut:
         if loan.announcer.listeners:
             loan.announcer.stage_crashed(loan.stage, item.number, error, item.index)
         escalates = False
-        if self._stage.restart is not None and trio.current_effective_deadline() != -inf:
+        if self._options.restart is not None and trio.current_effective_deadline() != -inf:
             verdict, item.window = loan.healing.judge(
-                self._stage.restart, item.window, error, asked, item.attempts, ended
+                self._options.restart, item.window, error, asked, item.attempts, ended
             )
             if verdict.directive is Directive.RESTART and trio.current_effective_deadline() != -inf:
                 told = "pipeline %r, stage %r, item %d: attempt %d failed, the next is in %.3g s: %s"
@@ -481,12 +497,12 @@ class FanOut:
         self._failed += 1
         reason = describe_error(error)
         _logger.error("pipeline %r, stage %r failed: %s", loan.pipeline, name, reason, exc_info=error)
-        if self._stage.collects:
+        if self._options.collects:
             self._failures[item.index] = StageFailure(name, error, item.attempts)
         self._end(item, ABANDONED if isinstance(error, ThreadAbandonedError) else FAILED, reason)
         if not isinstance(error, Exception):
             self._stop(error)
-        elif (self._stage.ends_at_failure or escalates) and not self._stopped:
+        elif (self._options.ends_at_failure or escalates) and not self._stopped:
             failed = ItemFailedError(f"item {item.index:,} failed: {reason}", index=item.index, escalates=escalates)
             failed.__cause__ = error
             self._stop(failed)

@@ -16,7 +16,7 @@ import outcome
 import trio
 from trio.lowlevel import Abort, Task, current_task, current_trio_token, enable_ki_protection
 
-from ._limits import ITEM, LimiterBase, TokenBucket, WaitQueue, require_priority
+from ._limits import COUNT, ITEM, LimiterBase, TokenBucket, WaitQueue, require_priority
 from .errors import OverloadedError
 
 if TYPE_CHECKING:
@@ -48,10 +48,17 @@ class LimiterStatistics:
     """How many `drop_oldest` has dropped and `drop_newest` has refused."""
 
 
+class Passer(Protocol):
+    """What waits in a limiter's queue."""
+
+    def pass_gate(self, gate: Gate, /) -> None:
+        """Take the slot that has been granted."""
+
+
 class Claimant(Protocol):
     """Whoever holds tickets, and is called back. Everything happens on the trio thread."""
 
-    def admitted(self, ticket: Ticket) -> None:
+    def admitted(self, ticket: Any, /) -> None:
         """Learn that a ticket that had to wait was admitted by all its limiters. It may request and release others."""
 
     def refused(self, ticket: Ticket, error: OverloadedError) -> None:
@@ -76,8 +83,8 @@ class Ticket:
         self.what = what
         self._limiters = limiters
         self._priority = priority
-        self._held: tuple[_Gate, ...] = ()
-        self._gate: _Gate | None = None
+        self._held: tuple[Gate, ...] = ()
+        self._gate: Gate | None = None
         """Where it waits."""
         self._place: Place | OverloadedError | None = None
         """How it waits: in a queue, or for the news that it was dropped."""
@@ -102,6 +109,17 @@ class Ticket:
         if self._held or self._place is not None:
             raise RuntimeError(f"a ticket can be requested again only after its release: {self.what!r}")
         self._started = False
+        if len(self._limiters) == 1:  # what comes below, in one step
+            limiter = self._limiters[0]
+            gate = limiter._gate  # noqa: SLF001 (a limiter and its tickets are one thing)
+            if gate is None or gate.token is not current_trio_token():
+                gate = limiter._bind()  # noqa: SLF001 (likewise)
+            self._place = place = gate.enter(self, self._priority)
+            if place is None:
+                self._held = (gate,)
+                return True
+            self._gate = gate
+            return False
         try:
             return self._advance()
         except BaseException:
@@ -126,16 +144,20 @@ class Ticket:
             gate, self._gate = self._gate, None
             if gate is not None:
                 gate.withdraw(cast("Place", place))
-        held, self._held = self._held, ()
-        for gate in reversed(held):  # the inner first: what the outer one admits then finds it free
-            gate.leave(not self._started)
+        held = self._held
+        self._held = ()
+        if len(held) == 1:
+            held[0].leave(not self._started)
+        else:
+            for gate in reversed(held):  # the inner first: what the outer one admits then finds it free
+                gate.leave(not self._started)
 
     def _advance(self) -> bool:
         """Ask the limiters that have not admitted it yet, and return whether all have."""
         for limiter in self._limiters[len(self._held) :]:
-            gate = limiter.gate
+            gate = limiter._gate  # noqa: SLF001 (a limiter and its tickets are one thing)
             if gate is None or gate.token is not current_trio_token():
-                gate = limiter.bind()
+                gate = limiter._bind()  # noqa: SLF001 (likewise)
             place = gate.enter(self, self._priority)
             if place is not None:
                 self._place = place
@@ -144,9 +166,13 @@ class Ticket:
             self._held += (gate,)
         return True
 
-    def pass_gate(self, gate: _Gate) -> None:
+    def pass_gate(self, gate: Gate) -> None:
         """Go on, after a gate at which it waited has admitted it."""
         self._place = self._gate = None
+        if not self._held and len(self._limiters) == 1:
+            self._held = (gate,)
+            self.claimant.admitted(self)
+            return
         self._held += (gate,)
         if len(self._held) < len(self._limiters):
             try:
@@ -173,7 +199,7 @@ class Ticket:
 
 
 @final
-class _Gate:
+class Gate:
     """What a limiter is within one trio run: who holds its slots, who waits, and its tokens.
 
     Slots are given away at the very moment at which they become free; that whoever waited is told of it
@@ -196,12 +222,12 @@ class _Gate:
         "token",
     )
 
-    def __init__(self, options: LimiterOptions, before: _Gate | None) -> None:
+    def __init__(self, options: LimiterOptions, before: Gate | None) -> None:
         self.token = current_trio_token()
         self._options = options
         self._limit = options.max_concurrency
         self._now: Callable[[], float] = trio.lowlevel.current_clock().current_time
-        self.queue: WaitQueue[Ticket] = WaitQueue(options.max_queued, options.overflow, options.aging)
+        self.queue: WaitQueue[Passer] = WaitQueue(options.max_queued, options.overflow, options.aging)
         self.bucket: TokenBucket | None = None
         self.running = 0
         self.admitted = self.rejected = self.dropped = 0
@@ -245,8 +271,44 @@ class _Gate:
             self._set_alarm()
         return place
 
+    def enter_many(self, item: Passer, priority: int, count: int) -> tuple[int, Place | None]:
+        """Admit as many newcomers as there is room for, and queue the others at one place.
+
+        Only where nobody is refused and starts are not counted. Each of those that wait passes by a call of
+        `item.pass_gate`.
+
+        Returns:
+            How many were admitted, and the place of the others.
+        """
+        free = min(count, self._limit - self.running)
+        self.running += free
+        self.admitted += free
+        return free, self.queue.add(item, priority, self._now(), count - free) if free < count else None
+
+    def withdraw_many(self, place: Place, count: int) -> None:
+        """Take back a place for many, and what was granted meanwhile to those of its `count` that were not told."""
+        untold = count - place[COUNT]
+        if not self.queue.discard(place):
+            place[ITEM] = None
+        for _ in range(untold):
+            self.leave(False)
+
     def leave(self, refund: bool) -> None:  # noqa: FBT001 (a keyword costs time here)
         """Take a slot back, and with `refund` the token that was reserved with it."""
+        if self.bucket is None and not self._telling and self.queue.size:
+            # What comes below, in one step: the slot goes from one to the next.
+            self.admitted += 1
+            self._telling = True
+            try:
+                self.queue.pop()[ITEM].pass_gate(self)
+            except BaseException:
+                self._telling = False
+                self.quietly(self._settle)
+                raise
+            self._telling = False
+            if self._granted:
+                self._settle()
+            return
         self.running -= 1
         if refund and self.bucket is not None:
             self.bucket.refund(self._now())
@@ -311,7 +373,7 @@ class _Gate:
             f"limiter of {limit:,} is full: {self.running:,} running{at_rate}, "
             f"{self.queue.size:,} of max_queued={bound} queued"
         )
-        oldest = self.queue.drop_oldest()
+        oldest = cast("Ticket | None", self.queue.drop_oldest())  # where something can be dropped, all are tickets
         if options.overflow == "reject":
             self.rejected += 1
         else:
@@ -368,7 +430,7 @@ class Limiter(LimiterBase):
         PipelineValidationError: An option cannot be used.
     """
 
-    __slots__ = ("__weakref__", "gate")
+    __slots__ = ("__weakref__", "_gate")
 
     def __init__(
         self,
@@ -380,11 +442,11 @@ class Limiter(LimiterBase):
         aging: float = 10.0,
     ) -> None:
         super().__init__(max_concurrency, max_queued=max_queued, overflow=overflow, rate=rate, aging=aging)
-        self.gate: _Gate | None = None
+        self._gate: Gate | None = None
 
     def statistics(self) -> LimiterStatistics:
         """Return what it holds now, and what it has done."""
-        gate = self.gate
+        gate = self._gate
         if gate is None:
             return LimiterStatistics(self.max_concurrency, 0, 0, 0, 0, 0)
         held = (gate.running, gate.queue.size)
@@ -406,11 +468,11 @@ class Limiter(LimiterBase):
         return _Slot(self, require_priority(priority))
 
     def __repr__(self) -> str:
-        return f"<Limiter of {self.max_concurrency:,}: {self.gate.describe() if self.gate else 'unused'}>"
+        return f"<Limiter of {self.max_concurrency:,}: {self._gate.describe() if self._gate else 'unused'}>"
 
-    def bind(self) -> _Gate:
+    def _bind(self) -> Gate:
         """Return the gate of the trio run that is under way, made at its first use."""
-        gate = self.gate
+        gate = self._gate
         try:
             token = current_trio_token()
         except RuntimeError:
@@ -421,8 +483,8 @@ class Limiter(LimiterBase):
         if gate is not None and (gate.running or gate.queue.size) and _runs(gate.token):
             problem = f"limiter of {self.max_concurrency:,} is in use in another trio run: {gate.describe()}"
             raise RuntimeError(f"{problem}; give each run that goes on at the same time a limiter of its own")
-        self.gate = _Gate(self._options, gate)
-        return self.gate
+        self._gate = Gate(self._options, gate)
+        return self._gate
 
 
 def _runs(token: trio.lowlevel.TrioToken) -> bool:

@@ -147,14 +147,15 @@ class TokenBucket:
 
 
 Place: TypeAlias = list[Any]
-"""A place in a queue: its key, its number in the order of arrival, what waits (None: withdrawn), whether it is queued.
+"""A place in a queue: its key, its number in the order of arrival, what waits there, for how many it stands.
 
-A list, because the heap compares places all the time, and lists without a call of Python code.
+What was withdrawn is None. A list, because the heap compares places all the time, and lists without a call of
+Python code.
 """
 
 ITEM: Final = 2
 _NUMBER: Final = 1
-_QUEUED: Final = 3
+COUNT: Final = 3
 
 
 @final
@@ -173,7 +174,19 @@ class WaitQueue(Generic[_T]):
         aging: In seconds: after so long a wait, one is as urgent as a newcomer of the next priority.
     """
 
-    __slots__ = ("_aging", "_arrivals", "_empty", "_heap", "_number", "_outside", "_room", "_run", "bound", "size")
+    __slots__ = (
+        "_aging",
+        "_arrivals",
+        "_empty",
+        "_heap",
+        "_is_plain",
+        "_number",
+        "_outside",
+        "_room",
+        "_run",
+        "bound",
+        "size",
+    )
 
     def __init__(self, max_queued: int | None, overflow: Overflow, aging: float) -> None:
         self._aging = aging
@@ -193,18 +206,31 @@ class WaitQueue(Generic[_T]):
         self._room: float = max(1, max_queued) if waits and max_queued is not None else inf
         self._outside: OrderedDict[int, Place] = OrderedDict()
         self._arrivals: OrderedDict[int, Place] | None = OrderedDict() if overflow == "drop_oldest" else None
+        self._is_plain = self._arrivals is None and self._room == inf
+        """Whether nobody waits but in the queue itself, where nobody looks for the oldest."""
 
-    def add(self, item: _T, priority: int, now: float) -> Place:
-        """Queue an item that arrives now, and return its place."""
+    def add(self, item: _T, priority: int, now: float, count: int = 1) -> Place:
+        """Queue an item that arrives now, and return its place.
+
+        Args:
+            item: What waits.
+            priority: A larger one is more urgent.
+            now: In seconds.
+            count: For how many it stands: so often in a row it is the first. Only without bound and policy.
+        """
         self._number = number = self._number + 1
-        place: Place = [now - priority * self._aging, number, item, True]
-        if self.size >= self._room:
-            self._outside[number] = place
+        place: Place = [now - priority * self._aging, number, item, count]
+        if self._is_plain or self.size < self._room:
+            run = self._run
+            if not run or run[-1] < place:
+                run.append(place)
+            else:
+                heappush(self._heap, place)
         else:
-            self._insert(place)
+            self._outside[number] = place
         if self._arrivals is not None:
             self._arrivals[number] = place
-        self.size += 1
+        self.size += count
         return place
 
     def pop(self) -> Place:
@@ -212,15 +238,24 @@ class WaitQueue(Generic[_T]):
         run = self._run
         heap = self._heap
         while True:
-            place = run.popleft() if not heap or (run and run[0] < heap[0]) else heappop(heap)
+            in_run = not heap or (run and run[0] < heap[0])
+            place = run[0] if in_run else heap[0]
+            if place[COUNT] > 1:
+                place[COUNT] -= 1
+                self.size -= 1
+                return place
+            if in_run:
+                run.popleft()
+            else:
+                heappop(heap)
             if place[ITEM] is not None:
                 self._forget(place)
                 return place
             self._empty -= 1
 
     def discard(self, place: Place) -> bool:
-        """Withdraw one, and return whether it was still queued."""
-        if not place[_QUEUED]:
+        """Withdraw one, with all that it stands for, and return whether it was still queued."""
+        if not place[COUNT]:
             return False
         if self._outside.pop(place[_NUMBER], None) is None:
             place[ITEM] = None
@@ -238,24 +273,19 @@ class WaitQueue(Generic[_T]):
         return item
 
     def _forget(self, place: Place) -> None:
-        place[_QUEUED] = False
-        self.size -= 1
+        self.size -= place[COUNT]
+        place[COUNT] = 0
+        if self._is_plain and not self._empty:
+            return
         if self._arrivals is not None:
             del self._arrivals[place[_NUMBER]]
         if self._outside and self.size - len(self._outside) < self._room:
-            self._insert(self._outside.popitem(last=False)[1])
+            heappush(self._heap, self._outside.popitem(last=False)[1])
         if self._empty and self._empty * 2 > len(self._run) + len(self._heap):
             self._run = deque(kept for kept in self._run if kept[ITEM] is not None)
             self._heap = [kept for kept in self._heap if kept[ITEM] is not None]
             heapify(self._heap)
             self._empty = 0
-
-    def _insert(self, place: Place) -> None:
-        run = self._run
-        if not run or run[-1] < place:
-            run.append(place)
-        else:
-            heappush(self._heap, place)
 
 
 @final
@@ -268,6 +298,11 @@ class LimiterOptions:
     overflow: Overflow
     rate: Rate | None
     aging: float
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether everybody may wait, and starts are not counted."""
+        return self.rate is None and self.overflow == "wait" and self.max_queued is None
 
 
 class LimiterBase:

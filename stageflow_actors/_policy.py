@@ -6,6 +6,8 @@ import inspect
 import sys
 from collections.abc import Callable
 from enum import Enum, StrEnum
+from functools import partial
+from types import GenericAlias
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeAlias, final
 
 import attrs
@@ -111,6 +113,8 @@ def isolates_at_stop(trigger: Trigger, *, bad: bool, all_ended: bool, ok: bool) 
 
 # Restarts
 
+_MOST_RESTARTS: Final = 1_000_000
+
 
 class Directive(StrEnum):
     """What becomes of a stage after an attempt failed."""
@@ -168,18 +172,9 @@ class Backoff:
 
     def _grow(self, restart: int) -> float:
         try:
-            return min(self.initial * self.factor ** (restart - 1), sys.float_info.max)
+            return min(self.initial * float(self.factor) ** (restart - 1), sys.float_info.max)
         except OverflowError:
             return sys.float_info.max if self.initial else 0.0
-
-    def list_shortest(self, restarts: int) -> Iterator[tuple[float, int]]:
-        """Iterate over the shortest delays, in order: each with how many times it comes in a row."""
-        for restart in range(1, restarts + 1):
-            delay = self.delay(restart, 0.0)
-            if delay == self.maximum or self.factor == 1 or not delay:
-                yield delay, restarts - restart + 1
-                return
-            yield delay, 1
 
 
 @final
@@ -203,13 +198,13 @@ class Restart:
     backoff: Backoff = attrs.field(factory=Backoff)
     """The delays before restarts; with `within`, restarts count anew when failures have left the window."""
     on: Matcher = Exception
-    """Which errors to restart on. A type matches an exception group only where it matches every leaf; a predicate
-    is given the group as it is."""
+    """Which errors to restart on. A type matches an exception group only where it matches every leaf, or is itself
+    one of groups; a predicate is given the group as it is."""
     decide: Callable[[Exception], Directive] | None = None
     """What to do about an error, instead of `on`."""
 
     def __attrs_post_init__(self) -> None:
-        require_count("max_restarts", self.max_restarts, least=0)
+        require_count("max_restarts", self.max_restarts, least=0, most=_MOST_RESTARTS)
         if not isinstance(self.backoff, Backoff):
             refuse(f"backoff must be a Backoff, not {self.backoff!r}", hint="write backoff=Backoff(initial=0.1)")
         _check_matcher(self.on)
@@ -217,33 +212,7 @@ class Restart:
             _check_predicate("decide", self.decide)
         if self.within is not None:
             require_seconds("within", self.within)
-            self.check_window(0.0)
-
-    def check_window(self, timeout: float, *, pipeline: str | None = None, stage: str | None = None) -> None:
-        """Refuse a window that cannot be tripped by attempts that take `timeout` seconds each.
-
-        The arithmetic: failure `max_restarts + 1` comes no sooner after the first than the shortest delays and
-        as many attempts take.
-
-        Raises:
-            PipelineValidationError: It would restart for ever.
-        """
-        if self.within is None:
-            return
-        delays = list(self.backoff.list_shortest(self.max_restarts))
-        took = sum(delay * times for delay, times in delays) + self.max_restarts * timeout
-        if took <= self.within:
-            return
-        shown = [f"{times} * {delay:g}" if times > 1 else f"{delay:g}" for delay, times in delays]
-        if len(shown) > 6:
-            shown[3:-2] = ["..."]
-        attempts = f", with {self.max_restarts} * {timeout:g} s until they time out," if timeout else ""
-        problem = (
-            f"max_restarts={self.max_restarts} within {self.within:g} s can never be exceeded: the shortest delays "
-            f"between {self.max_restarts + 1} failures, {' + '.join(shown)} s{attempts} take {took:g} s"
-        )
-        hint = f"give within more than {took:g} s, or leave it out to count over the stage's life"
-        refuse(problem, pipeline=pipeline, stage=stage, hint=hint)
+            check_window(self, 0.0)
 
 
 @final
@@ -256,9 +225,55 @@ class Intensity:
     """Seconds of the sliding window; None for the whole run."""
 
     def __attrs_post_init__(self) -> None:
-        require_count("max_restarts", self.max_restarts, least=0)
+        require_count("max_restarts", self.max_restarts, least=0, most=_MOST_RESTARTS)
         if self.within is not None:
             require_seconds("within", self.within)
+
+
+def list_shortest(backoff: Backoff, restarts: int) -> Iterator[tuple[float, int]]:
+    """Iterate over the shortest delays, in order: each with how many times it comes in a row."""
+    for restart in range(1, restarts + 1):
+        delay = backoff.delay(restart, 0.0)
+        if delay == backoff.maximum or backoff.factor == 1 or not backoff.initial or backoff.jitter == 1:
+            yield delay, restarts - restart + 1
+            return
+        yield delay, 1
+
+
+def check_window(restart: Restart, timeout: float, *, pipeline: str | None = None, stage: str | None = None) -> None:
+    """Refuse a window that cannot be tripped by attempts that take `timeout` seconds each.
+
+    The arithmetic: failure `max_restarts + 1` comes no sooner after the first than the shortest delays and
+    as many attempts take.
+
+    Raises:
+        PipelineValidationError: It would restart for ever.
+    """
+    if restart.within is None:
+        return
+    took = restart.max_restarts * timeout
+    delays: list[tuple[float, int]] = []
+    entries = 0
+    for delay, times in list_shortest(restart.backoff, restart.max_restarts):
+        took += delay * times
+        delays.append((delay, times))
+        entries += 1
+        if len(delays) > 6:
+            del delays[3]
+    if took <= restart.within:
+        return
+    shown = [f"{times} * {delay:g}" if times > 1 else f"{delay:g}" for delay, times in delays]
+    if entries > 6:
+        shown[3:-2] = ["..."]
+    by = " by attempts that time out" if timeout else ""
+    attempts = f", and {restart.max_restarts} * {timeout:g} s until they time out," if timeout else ""
+    problem = (
+        f"max_restarts={restart.max_restarts} within {restart.within:g} s can never be exceeded{by}: "
+        f"the shortest delays between {restart.max_restarts + 1} failures, {' + '.join(shown)} s{attempts} "
+        f"take {took:g} s"
+    )
+    hint = f"give within more than {took:g} s, or leave it out to count over the stage's life"
+    refuse(problem, pipeline=pipeline, stage=stage, hint=hint)
 
 
 def _check_matcher(on: object) -> None:
@@ -266,6 +281,8 @@ def _check_matcher(on: object) -> None:
     if isinstance(on, tuple) and not on:
         refuse("on names no type of error", hint="name one, or leave it out for every Exception")
     if not isinstance(on, (type, tuple)):
+        if not callable(on) or isinstance(on, GenericAlias):
+            _refuse_matcher(f"on must be types of errors or a predicate, not {on!r}")
         _check_predicate("on", on)
         return
     for one in types:
@@ -279,11 +296,19 @@ def _refuse_matcher(problem: str) -> NoReturn:
     refuse(problem, hint="write on=ConnectionError, on=(OSError, ValueError) or on=lambda error: ...")
 
 
-def _check_predicate(what: str, value: object) -> None:
-    if inspect.iscoroutinefunction(value):
+def _check_predicate(what: str, value: Any) -> None:
+    function = value
+    while isinstance(function, partial):
+        function = function.func
+    if any(_answers_later(one) for one in (function, type(function).__call__)):
         refuse(f"{what} is the async function {value!r}", hint="it is a plain function of the error: it cannot wait")
-    if not callable(value) or isinstance(value, type):
+    if not callable(value) or isinstance(value, (type, GenericAlias)):
         refuse(f"{what} must be a function of the error, not {value!r}")
+
+
+def _answers_later(function: object) -> bool:
+    kinds = (inspect.iscoroutinefunction, inspect.isasyncgenfunction, inspect.isgeneratorfunction)
+    return any(is_one(function) for is_one in kinds)
 
 
 @final

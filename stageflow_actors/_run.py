@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Self, final
 
 import attrs
@@ -51,6 +52,9 @@ class EventStream:
         self._engine = engine
         self._send, self._receive = trio.open_memory_channel["Event"](max_queued)
         self._dropped = 0
+        self._max_queued = max_queued
+        self._taken = 0
+        """How many were taken in a row without a checkpoint."""
         if engine.result is None:
             engine.announcer.listen(self._put)
         else:
@@ -86,8 +90,17 @@ class EventStream:
         return self
 
     async def __anext__(self) -> Event:
-        """Return the next event; end when the run has ended and all were read."""
+        """Return the next event; end when the run has ended and all were read.
+
+        A checkpoint where it has to wait and, at the latest, after as many events as may be queued: a run tells
+        hundreds in one pass of the scheduler, and a reader that got one a pass would lose most of them.
+        """
         try:
+            if self._taken < self._max_queued:
+                self._taken += 1
+                with contextlib.suppress(trio.WouldBlock):
+                    return self._receive.receive_nowait()
+            self._taken = 0
             return await self._receive.receive()
         except trio.EndOfChannel:
             raise StopAsyncIteration from None

@@ -82,19 +82,6 @@ class ContextSnapshot(Generic[_E]):
         """Return this snapshot as the run `identity` hands it out."""
         return attrs.evolve(self, identity=identity)
 
-    def with_item(self, item: object, index: int) -> Self:
-        """Return this snapshot with an item of a fan-out, and its position, in its data.
-
-        Raises:
-            NotFreezableError: The item holds a value that cannot be frozen.
-        """
-        made = object.__new__(type(self))
-        for field in _CARRIED:
-            object.__setattr__(made, field, getattr(self, field))
-        # The class is frozen, and `attrs.evolve` would freeze everything again.
-        object.__setattr__(made, "data", _freeze_data({**self.data, "item": item, "index": index}))
-        return made
-
     def to_dict(self) -> dict[str, Any]:
         """Return a dict that `json.dumps` takes and `from_dict` makes an equal snapshot of.
 
@@ -131,6 +118,20 @@ class ContextSnapshot(Generic[_E]):
 
 
 _CARRIED: Final = tuple(field.name for field in attrs.fields(ContextSnapshot) if field.name != "data")
+
+
+def with_item(snapshot: ContextSnapshot[Any], item: object, index: int) -> ContextSnapshot[Any]:
+    """Return a snapshot with an item of a fan-out, and its position, in its data.
+
+    Raises:
+        NotFreezableError: The item holds a value that cannot be frozen.
+    """
+    made: ContextSnapshot[Any] = object.__new__(ContextSnapshot)
+    for field in _CARRIED:
+        object.__setattr__(made, field, getattr(snapshot, field))
+    # The class is frozen, and `attrs.evolve` would freeze everything again.
+    object.__setattr__(made, "data", _freeze_data({**snapshot.data, "item": item, "index": index}))
+    return made
 
 
 def _to_json(value: Any, path: str) -> Any:

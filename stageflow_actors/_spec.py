@@ -13,7 +13,7 @@ import attrs
 
 from ._freeze import FrozenDict, freeze_mapping
 from ._limits import LimiterBase, require_priority
-from ._policy import Restart, Trigger
+from ._policy import Restart, Trigger, check_window
 from ._stage import Runner, StageInputs, StageKind, inspect_runner
 from ._validation import nearest, refuse, require_name, require_seconds
 from .errors import NotFreezableError
@@ -166,7 +166,7 @@ def check_restart(
     if not isinstance(restart, Restart):
         hint = "write restart=Restart(max_restarts=3)"
         refuse(f"restart must be a Restart, not {restart!r}", pipeline=pipeline, stage=stage, hint=hint)
-    restart.check_window(timeout or 0.0, pipeline=pipeline, stage=stage)
+    check_window(restart, timeout or 0.0, pipeline=pipeline, stage=stage)
 
 
 def _check_policies(

@@ -6,6 +6,7 @@ the collector; and a person wants to see their own lines.
 
 from __future__ import annotations
 
+import inspect
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
     from types import FrameType, TracebackType
 
 _OWN = f"{__package__}._"
+_OUTERMOST = frozenset({"_run_stage", "_run_item"})
+"""The outermost coroutines of the tasks of stages and items."""
+_MAY_BE_SUSPENDED = inspect.CO_COROUTINE | inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
 
 
 def drop_own_frames(error: BaseException) -> None:
@@ -21,27 +25,42 @@ def drop_own_frames(error: BaseException) -> None:
         other.__traceback__ = _without_own(other.__traceback__)
 
 
-def clear_own_frames(error: BaseException) -> None:
+def clear_own_frames(error: BaseException, owner: object) -> None:
     """Empty the runtime's own frames, which have ended, below those in the tracebacks of an error.
 
     From Python 3.12 on, a coroutine's frame that is kept keeps those of its callers too, and what they
     hold: the run.
+
+    Args:
+        error: With all those behind it.
+        owner: Whose tasks have all ended: the `self` of their outermost frames. Other coroutines are left
+            alone: one that is suspended would be closed by having its frame cleared.
     """
     for other in _list_errors(error):
         traceback = other.__traceback__
         while traceback is not None:
-            _clear_callers(traceback.tb_frame.f_back)
+            _clear_callers(traceback.tb_frame.f_back, owner)
             traceback = traceback.tb_next
 
 
-def _clear_callers(frame: FrameType | None) -> None:
-    while frame is not None:
-        if _is_own(frame):
-            try:
+def _clear_callers(frame: FrameType | None, owner: object) -> None:
+    awaiting: list[FrameType] = []
+    try:
+        while frame is not None:
+            if not _is_own(frame):
+                pass
+            elif not frame.f_code.co_flags & _MAY_BE_SUSPENDED:
                 frame.clear()
-            except RuntimeError:
-                return  # it is still running, and so are its callers
-        frame = frame.f_back
+            else:
+                awaiting.append(frame)
+                if frame.f_code.co_name in _OUTERMOST:
+                    if frame.f_locals.get("self") is owner:
+                        for each in awaiting:
+                            each.clear()
+                    awaiting.clear()
+            frame = frame.f_back
+    except RuntimeError:
+        return  # it is still running, and so are its callers
 
 
 def _list_errors(error: BaseException) -> Iterator[BaseException]:

@@ -39,10 +39,11 @@ def require_seconds(what: str, value: object, *, pipeline: str | None = None, st
     return value
 
 
-def require_count(what: str, value: object, *, least: int = 1) -> int:
-    """Return `value` if it is a whole number of at least 1, or of at least `least`."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        refuse(f"{what} must be a whole number of at least {least}, not {value!r}")
+def require_count(what: str, value: object, *, least: int = 1, most: int | None = None) -> int:
+    """Return `value` if it is a whole number of at least 1, or of what is given."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least or (most is not None and value > most):
+        rule = f"of at least {least}" if most is None else f"from {least} to {most:,}"
+        refuse(f"{what} must be a whole number {rule}, not {value!r}")
     return value
 
 
@@ -50,6 +51,8 @@ def require_between(what: str, value: object, least: float, most: float = _TOO_L
     """Return `value` if it is a finite number from `least` to `most`."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= most:
         rule = f"of at least {least:g}" if most == _TOO_LONG else f"from {least:g} to {most:g}"
+        if most == _TOO_LONG and isinstance(value, (int, float)) and value > most:
+            rule = f"below {most:g}"
         refuse(f"{what} must be a number {rule}, not {value!r}")
     return value
 

@@ -9,6 +9,7 @@ import trio.testing
 from limiter_desk import Desk, held
 
 from stageflow_actors._limiter import Limiter, LimiterStatistics, Ticket
+from stageflow_actors._limits import Rate
 from stageflow_actors.errors import OverloadedError
 
 
@@ -141,6 +142,33 @@ async def test_a_refusal_after_waiting_comes_from_the_loop(desk):
     assert held(own) == (0, 0)
 
 
+async def test_one_dropped_by_the_second_limiter_gives_back_the_first_at_once(desk):
+    """Whom that admits is told from the loop, for it happens inside of a request."""
+    own, shared = Limiter(1), Limiter(1, max_queued=1, overflow="drop_oldest")
+    desk.request("blocker", shared)
+    desk.request("dropped", own, shared)
+    desk.request("next", own)
+    desk.request("newcomer", shared)
+    assert held(own) == (1, 0)
+    assert desk.admissions == ["blocker"]
+    await trio.testing.wait_all_tasks_blocked()
+    assert desk.admissions == ["blocker", "next"]
+    assert [what for what, _ in desk.refusals] == ["dropped"]
+
+
+async def test_one_withdrawn_by_a_callback_that_its_refusal_brought_about_is_not_told(desk):
+    own, shared = Limiter(1), Limiter(1, overflow="reject")
+    first = desk.request("first", own)
+    refused = desk.request("refused", own, shared)
+    desk.request("next", own)
+    desk.request("blocker", shared)
+    desk.on_admitted = lambda ticket: refused.release()
+    first.release()
+    await trio.testing.wait_all_tasks_blocked()
+    assert desk.admissions == ["first", "blocker", "next"]
+    assert desk.refusals == []
+
+
 async def test_the_next_of_the_first_limiter_finds_the_second_one_free(desk):
     own, shared = Limiter(1), Limiter(1, overflow="reject")
     first = desk.request("first", own, shared)
@@ -212,8 +240,9 @@ async def test_one_withdrawn_before_it_was_told_can_be_requested_again(desk):
     assert held(limiter) == (2, 0)
 
 
-async def test_a_callback_that_raises_hides_no_other(desk):
-    limiter = Limiter(2)
+@pytest.mark.parametrize("rate", [None, Rate(10)])
+async def test_a_callback_that_raises_hides_no_other(desk, rate):
+    limiter = Limiter(2, rate=rate)
     tickets = [desk.request(number, limiter) for number in range(4)]
 
     def fail(ticket):

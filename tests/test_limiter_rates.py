@@ -64,6 +64,27 @@ async def test_a_spent_token_does_not(desk, autojump_clock):
     assert desk.admissions == ["a", "b"]
 
 
+async def test_each_request_of_a_ticket_reserves_a_token_of_its_own(desk, mock_clock):
+    limiter = Limiter(10, rate=Rate(2))
+    ticket = desk.request("a", limiter)
+    ticket.start()
+    ticket.release()
+    assert ticket.request()
+    desk.request("b", limiter)
+    ticket.release()  # not started this time
+    assert desk.admissions == ["a", "b"]
+    assert ticket.request() is False
+
+
+async def test_a_block_spends_its_token_on_entry(autojump_clock):
+    limiter = Limiter(10, rate=Rate(1, per=2.0))
+    times = []
+    for _ in range(3):
+        async with limiter.slot():
+            times.append(trio.current_time())
+    assert times == [0.0, 2.0, 4.0]
+
+
 async def test_a_token_held_back_brings_no_second_burst(desk, autojump_clock):
     limiter = Limiter(10, rate=Rate(2))
     tickets = [desk.request(number, limiter) for number in range(6)]

@@ -50,8 +50,8 @@ def test_a_rate_is_a_frozen_value():
         ({"count": 1.5}, "the count of a rate must be a whole number of at least 1, not 1.5"),
         ({"count": True}, "the count of a rate must be a whole number of at least 1, not True"),
         (
-            {"count": 10**13},
-            "the count of a rate must be at most 1,000,000,000,000, not 10000000000000; leave the rate out for no limit",
+            {"count": 10**12 + 1},
+            "the count of a rate must be at most 1,000,000,000,000, not 1000000000001; leave the rate out for no limit",
         ),
         ({"per": 0}, "the per of a rate must be a positive number of seconds, not 0"),
         ({"per": math.nan}, "the per of a rate must be a positive number of seconds, not nan"),

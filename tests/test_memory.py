@@ -11,11 +11,23 @@ import pytest
 import trio
 import trio.testing
 
-from stageflow_actors import Pipeline, PipelineFailedError, StageOutput, Supervisor, Trigger, parallel_stages
+from stageflow_actors import (
+    Backoff,
+    Limiter,
+    Pipeline,
+    PipelineFailedError,
+    Rate,
+    Restart,
+    StageOutput,
+    Supervisor,
+    Trigger,
+    parallel_stages,
+)
 
 # Caches, free lists and the interpreter's own housekeeping move the count of blocks a little; a run
 # that stayed alive would add hundreds.
 _NOISE_PER_RUN = 8.0
+_WARM_UP = 100  # CPython keeps up to 80 freed dicts and lists of its own
 
 
 class Work:
@@ -72,8 +84,33 @@ class Managed:
         raise ValueError("inside")
 
 
+class HealSlowly:
+    """Half of them heal, at the second restart."""
+
+    async def execute(self, ctx):
+        held = ctx, ctx.inputs, ctx.inputs.outputs
+        if ctx.attempt <= 2 or ctx.config["key"] % 2:
+            raise ValueError(held[0].stage_name)
+
+
+class Again:
+    async def execute(self, ctx):
+        return StageOutput.retry(ValueError(ctx.stage_name))
+
+
 def plain(ctx):
     raise ValueError(ctx.stage_name)
+
+
+def raise_again(error):
+    try:
+        raise error
+    finally:
+        del error  # else this frame and the error would keep each other
+
+
+def raise_another(error):
+    raise LookupError(str(error)) from error
 
 
 def refuse(inputs):
@@ -110,7 +147,7 @@ async def growth(pipeline, rounds, **options):
         gc.collect()
         gc.disable()
         try:
-            for _ in range(15):
+            for _ in range(_WARM_UP):
                 await run_once(supervisor, pipeline, **options)
             before = sys.getallocatedblocks()
             for _ in range(rounds):
@@ -131,6 +168,19 @@ CASES = {
     "managed": (Managed, {}, None),
     "threads": (plain, {}, None),
     "predicates": (Work, {"when": refuse}, None),
+    "restarts": (HealSlowly, {"restart": Restart()}, None),
+    "returned retries": (Again, {"restart": Restart()}, None),
+    "restarts of timeouts": (LateCleanup, {"restart": Restart(), "timeout": 0.001}, None),
+    "restarts of nurseries": (FailInNursery, {"restart": Restart(on=lambda error: True)}, None),
+    "stops while backing off": (HealSlowly, {"restart": Restart(backoff=Backoff(initial=1.0))}, 0.1),
+    "decides raising again": (HealSlowly, {"restart": Restart(decide=raise_again)}, None),
+    "decides raising another": (HealSlowly, {"restart": Restart(decide=raise_another)}, None),
+    "threads again": (plain, {"restart": Restart(backoff=Backoff(initial=0.0))}, None),
+    "limits": (Work, {"limiter": Limiter(3)}, None),
+    "restarts behind limits": (HealSlowly, {"restart": Restart(), "limiter": Limiter(3, rate=Rate(1000))}, None),
+    "stops behind limits": (LateCleanup, {"limiter": Limiter(3)}, 0.001),
+    "rejections": (Work, {"limiter": Limiter(1, max_queued=3, overflow="reject")}, None),
+    "drops": (Work, {"limiter": Limiter(1, max_queued=3, overflow="drop_oldest")}, None),
 }
 
 
@@ -139,9 +189,10 @@ CASES = {
 def test_runs_leave_nothing_behind(case, keep_going):
     runner, options, timeout = CASES[case]
     # An autojump clock spins while it waits for threads, and starves them.
-    clock = None if case == "threads" else trio.testing.MockClock(autojump_threshold=0)
+    clock = None if runner is plain else trio.testing.MockClock(autojump_threshold=0)
     measure = partial(growth, keep_going=keep_going, timeout=timeout)
-    left = trio.run(measure, make(runner, 30, **options), 100, clock=clock)
+    width = 10 if "restart" in options else 30  # about as many attempts either way
+    left = trio.run(measure, make(runner, width, **options), 100, clock=clock)
     assert left < _NOISE_PER_RUN
 
 
@@ -160,7 +211,7 @@ async def test_started_runs_leave_nothing_behind(autojump_clock):
         gc.collect()
         gc.disable()
         try:
-            for _ in range(15):
+            for _ in range(_WARM_UP):
                 await start_and_drop()
             before = sys.getallocatedblocks()
             for _ in range(100):

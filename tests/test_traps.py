@@ -587,3 +587,35 @@ async def test_outputs_that_are_given_stay_whatever_happens():
         with pytest.raises(PipelineFailedError) as caught:
             await supervisor.run(pipeline, overrides={"a": {}, "c": {"n": 1}})
     assert caught.value.result.data("c") == {"n": 1}
+
+
+async def test_the_frames_of_what_is_suspended_are_left_alone(autojump_clock):
+    """Who stops a run is in the tracebacks of what is raised in its cleanup, and may be waiting when it is over."""
+
+    async def messy(ctx):
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise ValueError("cleanup")
+
+    async def slow(ctx):
+        with trio.CancelScope(shield=True):
+            await trio.sleep(0.1)
+
+    async def stop_the_other(ctx):
+        await trio.sleep(0.01)
+        first.cancel("enough")
+        await trio.sleep(1)
+        return {"went": "on"}
+
+    with pytest.raises(RuntimeError, match="body"):
+        async with Supervisor() as supervisor:
+            supervisor.start(Pipeline("p").with_stage("a", messy))
+            supervisor.start(Pipeline("q").with_stage("b", slow))
+            await trio.sleep(0.01)
+            raise RuntimeError("body")
+    async with Supervisor() as supervisor:
+        first = supervisor.start(Pipeline("p").with_stage("a", messy))
+        second = supervisor.start(Pipeline("q").with_stage("b", stop_the_other))
+        assert (await second.result()).data("b") == {"went": "on"}
+        assert first.partial().states == {"a": "failed"}
