@@ -19,7 +19,7 @@ from ._actor import Host, perform, split_cancelled
 from ._bag import Attempt, StageFailure, describe_error
 from ._failures import make_failed, make_stray
 from ._graph import find_direct
-from ._limiter import Limiter, Ticket, Waiter
+from ._limiter import Gate, Limiter, Ticket, Waiter
 from ._output import StageOutput, StageStatus
 from ._policy import ABANDONED, CANCELLED, FAILED, OK, SKIPPED, Directive, Restart, Window
 from ._snapshot import with_item
@@ -214,15 +214,36 @@ class Loan:
 
 
 @final
+class _OpenSlots:
+    """What a ticket is to one item, for all that a plain limiter admits at once: it has nothing to remember."""
+
+    __slots__ = ("gate",)
+
+    def __init__(self, gate: Gate | None) -> None:
+        self.gate = gate
+
+    def start(self) -> None:
+        """Do nothing: nobody counts starts."""
+
+    def release(self) -> None:
+        """Give the slot of an item back."""
+        if self.gate is not None:
+            self.gate.leave(False)
+
+
+NO_TICKET: Final = _OpenSlots(None)
+
+
+@final
 class _Item(Waiter):
     """One item, from the time it is taken to its end."""
 
     __slots__ = ("attempts", "index", "number", "started", "ticket", "value", "window")
 
-    def __init__(self, index: int, value: Any, limiters: tuple[Limiter, ...], priority: int) -> None:
+    def __init__(self, index: int, value: Any) -> None:
         super().__init__()
-        self.ticket = Ticket(self, index, limiters, priority)
-        """Deleted when the item has ended: the ticket leads back here."""
+        self.ticket: Ticket | _OpenSlots = NO_TICKET
+        """What lets it through its limiters, until it has ended: the ticket leads back here."""
         self.index = index
         self.value = value
         self.number = 1
@@ -244,9 +265,27 @@ class FanOut:
         self._stage = stage
         self._options = options = stage._options  # noqa: SLF001 (two sides of one thing)
         self._loan = loan
-        self._ctx = ctx
+        self._name = loan.stage
+        self._announcer = loan.announcer
+        self._now = loan.now
+        self._snapshot = ctx.snapshot
+        self._inputs = ctx.inputs
+        self._config = ctx.config
+        self._spawn = loan.context.run
+        self._form = options.form
+        self._timeout = options.timeout
+        self._collects = options.collects
+        self._is_threaded = options.form.is_threaded
         self._target = bind_runner(stage.worker, options.form)
         self._direct = find_direct(options.form, options.timeout)
+        self._most_restarting = stage.limiter.max_concurrency
+        limits = [limiter._options for limiter in loan.limiters]  # noqa: SLF001 (likewise)
+        self._has_rates = any(each.rate is not None for each in limits)
+        self._slots = NO_TICKET
+        self._try_enter: Callable[[], bool] | None = None
+        if len(limits) == 1 and limits[0].is_plain:
+            gate = loan.limiters[0]._bind()  # noqa: SLF001 (likewise)
+            self._slots, self._try_enter = _OpenSlots(gate), gate.try_enter
         self._nursery: trio.Nursery | None = None
         self._results: list[Mapping[str, Any] | None] = []
         self._failures: dict[int, StageFailure] = {}
@@ -299,7 +338,7 @@ class FanOut:
 
     def _make_output(self) -> StageOutput:
         counts = {"count": self._told, "ok": self._ok, "skipped": self._skipped, "failed": self._failed}
-        if not self._options.collects:
+        if not self._collects:
             return StageOutput.ok(counts)
         failures = dict(sorted(self._failures.items()))
         return StageOutput.ok({**counts, "results": self._results, "failures": failures})
@@ -315,121 +354,134 @@ class FanOut:
     # Taking items
 
     async def _feed(self) -> None:
-        found = call_apart(self._stage._find_items, self._ctx.inputs)  # noqa: SLF001 (likewise)
-        if isinstance(found, AsyncIterable):
-            iterator = aiter(found)
-            try:
-                while (taken := await _take_async(iterator)) and await self._send(*taken):
-                    pass
-            finally:
-                if isinstance(iterator, AsyncGenerator):
-                    await iterator.aclose()
-        else:
-            plain = iter(found)
-            while (taken := _take(plain)) and await self._send(*taken):
-                pass
-
-    async def _send(self, value: Any) -> bool:
-        """Send one item off, once there is room for it; return whether to go on."""
-        while self._restarting >= self._stage.limiter.max_concurrency:
-            self._room = trio.Event()
-            await self._room.wait()
-        index = self._told
-        item = _Item(index, value, self._loan.limiters, self._loan.priority)
-        self._told += 1
-        if self._options.collects:
-            self._results.append(None)
+        found = call_apart(self._stage._find_items, self._inputs)  # noqa: SLF001 (likewise)
+        if not isinstance(found, AsyncIterable):
+            await self._send_all(iter(found))
+            return
+        iterator = aiter(found)
         try:
-            await item.acquire(item.ticket)
-        except BaseException as error:
-            del item.ticket
-            if not isinstance(error, OverloadedError):
+            await self._send_all(iterator)
+        finally:
+            if isinstance(iterator, AsyncGenerator):
+                await iterator.aclose()
+
+    async def _send_all(self, source: Iterator[Any] | AsyncIterator[Any]) -> None:
+        """Take the items one by one and send each off, once there is room for it."""
+        while not self._stopped:
+            taken = _take(source) if isinstance(source, Iterator) else await _take_async(source)
+            if not taken:
+                break
+            while self._restarting >= self._most_restarting:
+                self._room = trio.Event()
+                await self._room.wait()
+            item = _Item(self._told, taken[0])
+            self._told += 1
+            if self._collects:
+                self._results.append(None)
+            try:
+                ticket = self._request(item)
+                if ticket is not None:
+                    await item.wait(ticket)
+            except OverloadedError as error:
+                self._reject(item, error)
+                continue
+            except BaseException:
                 self._give_up(item, "the stage ended before it began")
                 raise
-            self._reject(item, error)
-        else:
             assert self._nursery is not None
-            self._loan.context.run(self._nursery.start_soon, self._run_item, item)
+            self._spawn(self._nursery.start_soon, self._run_item, item)
             if not self._told % _CHUNK:
                 await trio.lowlevel.checkpoint()
-        return not self._stopped
+
+    def _request(self, item: _Item) -> Ticket | None:
+        """Ask the limiters for an item; return the ticket to wait for, or None where they admit it at once.
+
+        Raises:
+            OverloadedError: One will not have it.
+        """
+        if self._try_enter is not None and self._try_enter():
+            item.ticket = self._slots
+            return None
+        item.ticket = ticket = Ticket(item, item.index, self._loan.limiters, self._loan.priority)
+        return None if ticket.request() else ticket
 
     # One item
 
     @enable_ki_protection
     async def _run_item(self, item: _Item) -> None:
-        delay = await self._attempt(item)
-        while delay is not None:
-            self._restarting += 1
-            restarted = await self._back_off(item, delay)
-            self._restarting -= 1
-            self._room.set()
-            delay = await self._attempt(item) if restarted else None
-        del item.ticket
+        try:
+            await trio.lowlevel.checkpoint_if_cancelled()
+        except trio.Cancelled:
+            item.ticket.release()
+            self._give_up(item, "the stage ended before it began")
+            item.ticket = NO_TICKET
+            return
+        while True:
+            if not self._is_threaded:
+                self._start(item)
+            try:
+                snapshot = with_item(self._snapshot, item.value, item.index)
+            except StageflowError as refused:
+                delay = self._judge(item, refused)
+            else:
+                name, emit = f"{self._name}[{item.index}]", partial(self._emit, item.index)
+                ctx = StageContext(name, snapshot, self._inputs, self._config, item.number, emit)
+                host = None if self._direct else self._make_host(item)
+                output, raised = await perform(self._form, self._direct, self._target, ctx, self._timeout, host)
+                ctx._emit = None  # noqa: SLF001 (closed where it was made)
+                delay = self._complete(item, output) if output is not None else self._crash(item, raised)
+                del raised
+            item.ticket.release()
+            if delay is None or not await self._back_off(item, delay):
+                break
+        item.ticket = NO_TICKET
 
     async def _back_off(self, item: _Item, delay: float) -> bool:
         """Wait until an item is to be run again, and for its limiters; return whether it has them."""
+        self._restarting += 1
         try:
             await trio.sleep(delay)
-            await item.acquire(item.ticket)
+            ticket = self._request(item)
+            if ticket is not None:
+                await item.wait(ticket)
         except OverloadedError as error:
             self._reject(item, error)
         except BaseException:
             self._give_up(item, "the stage ended before it was restarted")
         else:
             return True
+        finally:
+            self._restarting -= 1
+            self._room.set()
         return False
 
-    async def _attempt(self, item: _Item) -> float | None:
-        """Run an item once; return the seconds after which it is run again, where it is."""
-        if trio.current_effective_deadline() == -inf:
-            item.ticket.release()
-            self._give_up(item, "the stage ended before it began")
-            return None
-        loan, options = self._loan, self._options
+    def _make_host(self, item: _Item) -> Host:
         item.started = None
-        if not options.form.is_threaded:
-            self._start(item)
-        try:
-            snapshot = with_item(self._ctx.snapshot, item.value, item.index)
-        except StageflowError as refused:
-            delay = self._judge(item, refused)
-        else:
-            name = f"{loan.stage}[{item.index}]"
-            emit = partial(self._emit, item.index)
-            ctx = StageContext(name, snapshot, self._ctx.inputs, self._ctx.config, item.number, emit)
-            host = None
-            if not self._direct:
-                host = Host(loan.threads, loan.shutdown, partial(self._start, item), partial(self._keep, item))
-            output, raised = await perform(options.form, self._direct, self._target, ctx, options.timeout, host)
-            ctx._emit = None  # noqa: SLF001 (closed where it was made)
-            delay = self._complete(item, output) if output is not None else self._crash(item, raised)
-            del raised
-        item.ticket.release()
-        return delay
+        return Host(self._loan.threads, self._loan.shutdown, partial(self._start, item), partial(self._keep, item))
 
     def _start(self, item: _Item) -> None:
-        item.ticket.start()
-        item.started = self._loan.now()
-        if self._loan.announcer.listeners:
-            self._loan.announcer.stage_started(self._loan.stage, item.number, item.index)
+        if self._has_rates:
+            item.ticket.start()
+        item.started = self._now()
+        if self._announcer.listeners:
+            self._announcer.stage_started(self._loan.stage, item.number, item.index)
 
     def _keep(self, item: _Item) -> Callable[[], None]:
         """Leave an item its slots, because its thread still runs; return what gives them back."""
-        ticket = item.ticket
-        item.ticket = Ticket(item, item.index, self._loan.limiters, self._loan.priority)
+        ticket, item.ticket = item.ticket, NO_TICKET
         return ticket.release
 
     def _emit(self, index: int, _name: str, attempt: int, event: object) -> None:
-        self._loan.announcer.stage_emitted(self._loan.stage, attempt, event, index)
+        self._announcer.stage_emitted(self._loan.stage, attempt, event, index)
 
     def _complete(self, item: _Item, output: StageOutput) -> float | None:
         status = output.status
         if status is StageStatus.OK:
             self._ok += 1
-            if self._options.collects:
+            if self._collects:
                 self._results[item.index] = output.data
-            self._end(item, OK, "")
+            if self._announcer.listeners:
+                self._end(item, OK, "")
         elif status is StageStatus.SKIP:
             self._skipped += 1
             self._end(item, SKIPPED, output.reason)
@@ -483,8 +535,8 @@ class FanOut:
         return None
 
     def _reject(self, item: _Item, error: OverloadedError) -> None:
-        if self._loan.announcer.listeners:
-            self._loan.announcer.stage_rejected(self._loan.stage, error.describe(), item.index)
+        if self._announcer.listeners:
+            self._announcer.stage_rejected(self._loan.stage, error.describe(), item.index)
         self._fail(item, error)
 
     def _fail(self, item: _Item, error: BaseException, *, escalates: bool = False) -> None:
@@ -497,7 +549,7 @@ class FanOut:
         self._failed += 1
         reason = describe_error(error)
         _logger.error("pipeline %r, stage %r failed: %s", loan.pipeline, name, reason, exc_info=error)
-        if self._options.collects:
+        if self._collects:
             self._failures[item.index] = StageFailure(name, error, item.attempts)
         self._end(item, ABANDONED if isinstance(error, ThreadAbandonedError) else FAILED, reason)
         if not isinstance(error, Exception):
@@ -513,8 +565,8 @@ class FanOut:
         self._end(item, CANCELLED, reason)
 
     def _end(self, item: _Item, state: int, reason: str) -> None:
-        if self._loan.announcer.listeners:
-            self._loan.announcer.stage_ended(self._loan.stage, state, reason, item.index)
+        if self._announcer.listeners:
+            self._announcer.stage_ended(self._loan.stage, state, reason, item.index)
 
 
 async def run_items(stage: FanOutLimiterStage, loan: Loan, ctx: StageContext) -> StageOutput:

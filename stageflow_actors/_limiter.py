@@ -271,6 +271,14 @@ class Gate:
             self._set_alarm()
         return place
 
+    def try_enter(self) -> bool:
+        """Admit a newcomer, or do nothing. Only where nobody is refused and starts are not counted."""
+        if self.running >= self._limit:
+            return False
+        self.running += 1
+        self.admitted += 1
+        return True
+
     def enter_many(self, item: Passer, priority: int, count: int) -> tuple[int, Place | None]:
         """Admit as many newcomers as there is room for, and queue the others at one place.
 
@@ -507,13 +515,20 @@ class Waiter:
         """While it waits."""
 
     async def acquire(self, ticket: Ticket) -> None:
-        """Request a ticket whose claimant this is, and wait, cancellably, for its limiters. A checkpoint if it waits.
+        """Request a ticket whose claimant this is, and wait for its limiters. A checkpoint where it has to wait.
 
         Raises:
             OverloadedError: It was refused or, while it waited, dropped.
         """
-        if ticket.request():
-            return
+        if not ticket.request():
+            await self.wait(ticket)
+
+    async def wait(self, ticket: Ticket) -> None:
+        """Wait, cancellably, for a ticket that was requested and not admitted at once.
+
+        Raises:
+            OverloadedError: It was dropped.
+        """
         self._task, self._ticket = current_task(), ticket
         try:
             await trio.lowlevel.wait_task_rescheduled(self._abort)
