@@ -389,7 +389,7 @@ class Engine:
                 self._begin()
             return
         self._ready.append(ticket.what)
-        if not self._unbegun:
+        if self._end is None and not self._unbegun:  # a run that stops looks through those that are ready
             self._pump_in_context()
 
     def refused(self, ticket: Ticket, error: OverloadedError) -> None:
@@ -556,9 +556,13 @@ class Engine:
             priority=spec.priority,
             began=self._bag.began,
             now=self._now,
+            is_stopping=self._is_stopping,
             account=self._account,
         )
         return partial(run_items, runner, loan)
+
+    def _is_stopping(self) -> bool:
+        return self._end is not None
 
     def _account(self, accepted: int, replied: int, failed: int, cancelled: int) -> None:
         """Enter what became of the messages to a fan-out's items."""

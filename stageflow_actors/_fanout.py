@@ -209,6 +209,8 @@ class Loan:
     began: float
     """When the run began, on its clock."""
     now: Callable[[], float]
+    is_stopping: Callable[[], bool]
+    """Whether the run ends before its time."""
     account: Callable[[int, int, int, int], None]
     """Told how many items were accepted, replied, failed and were cancelled."""
 
@@ -367,13 +369,15 @@ class FanOut:
 
     async def _send_all(self, source: Iterator[Any] | AsyncIterator[Any]) -> None:
         """Take the items one by one and send each off, once there is room for it."""
-        while not self._stopped:
+        while True:
             taken = _take(source) if isinstance(source, Iterator) else await _take_async(source)
-            if not taken:
-                break
-            while self._restarting >= self._most_restarting:
+            while taken and self._restarting >= self._most_restarting:
                 self._room = trio.Event()
                 await self._room.wait()
+            if self._stopped or self._loan.is_stopping():
+                await trio.lowlevel.checkpoint_if_cancelled()
+            if not taken or self._stopped:
+                break
             item = _Item(self._told, taken[0])
             self._told += 1
             if self._collects:
@@ -382,10 +386,12 @@ class FanOut:
                 ticket = self._request(item)
                 if ticket is not None:
                     await item.wait(ticket)
+                    await trio.lowlevel.checkpoint_if_cancelled()
             except OverloadedError as error:
                 self._reject(item, error)
                 continue
             except BaseException:
+                item.ticket.release()
                 self._give_up(item, "the stage ended before it began")
                 raise
             assert self._nursery is not None

@@ -156,9 +156,12 @@ class Gates:
         """Let no stage wait any more; return those that did."""
         told, self.told = self.told, []
         batches = {id(each): each for each in self.passes.values() if isinstance(each, Batch)}
-        waiting = [stage for stage, each in self.passes.items() if isinstance(each, Ticket) and each.is_waiting]
-        for stage in waiting:
-            self.free(stage)
+        waiting: list[int] = []
+        for stage, each in list(self.passes.items()):
+            # Asked at its turn: what one gives back may be given to the next, which is then among those ready.
+            if isinstance(each, Ticket) and each.is_waiting:
+                waiting.append(stage)
+                self.free(stage)
         for batch in batches.values():
             waiting += batch.waiting
             for stage in batch.waiting:

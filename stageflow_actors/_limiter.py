@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextvars
 from collections import deque
+from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVarTuple, cast, final
 
@@ -151,6 +152,14 @@ class Ticket:
         else:
             for gate in reversed(held):  # the inner first: what the outer one admits then finds it free
                 gate.leave(not self._started)
+
+    def release_quietly(self) -> None:
+        """Give everything back, and have those whom this admits told from the loop."""
+        release: Callable[[], None] = self.release
+        for gate in (*self._held, self._gate):
+            if gate is not None:
+                release = partial(gate.quietly, release)
+        release()
 
     def _advance(self) -> bool:
         """Ask the limiters that have not admitted it yet, and return whether all have."""
@@ -538,7 +547,7 @@ class Waiter:
     def _abort(self, _raise_cancel: Callable[[], None]) -> Abort:
         # Once it is admitted or dropped, trio does not ask any more: what came first counts.
         assert self._ticket is not None
-        self._ticket.release()
+        self._ticket.release_quietly()  # trio goes through the tasks of a scope, and none may be added meanwhile
         return Abort.SUCCEEDED
 
     def admitted(self, _ticket: Ticket) -> None:

@@ -360,11 +360,10 @@ def direct(restart: Restart, error: Exception) -> Directive:
     if restart.decide is None:
         return Directive.RESTART if match(restart.on, error) else Directive.FAIL
     decided: Any = restart.decide(error)
-    try:
-        return Directive(decided)
-    except ValueError:
+    if decided not in list(Directive):
         hint = f"return one of Directive.{', Directive.'.join(member.name for member in Directive)}"
-        raise StageReturnTypeError(f"the decide of its restart returned {decided!r}", hint=hint) from None
+        raise StageReturnTypeError(f"the decide of its restart returned {decided!r}", hint=hint)
+    return Directive(decided)
 
 
 def plan_restart(

@@ -6,6 +6,7 @@ the collector; and a person wants to see their own lines.
 
 from __future__ import annotations
 
+import gc
 import inspect
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 _OWN = f"{__package__}._"
 _OUTERMOST = frozenset({"_run_stage", "_run_item"})
 """The outermost coroutines of the tasks of stages and items."""
-_MAY_BE_SUSPENDED = inspect.CO_COROUTINE | inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
+_MAY_BE_SUSPENDED = inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
 
 
 def drop_own_frames(error: BaseException) -> None:
@@ -54,7 +55,8 @@ def _clear_callers(frame: FrameType | None, owner: object) -> None:
             else:
                 awaiting.append(frame)
                 if frame.f_code.co_name in _OUTERMOST:
-                    if frame.f_locals.get("self") is owner:
+                    # Not `f_locals`, which from then on would keep what the frame does.
+                    if any(held is owner for held in gc.get_referents(frame)):
                         for each in awaiting:
                             each.clear()
                     awaiting.clear()

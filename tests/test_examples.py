@@ -49,8 +49,17 @@ def run_example(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Ran
     return run
 
 
-@pytest.mark.parametrize("name", [path.name for path in sorted(EXAMPLES.glob("*.py"))])
-def test_every_example_runs(name: str, run_example: Callable[[str], Ran]) -> None:
+OWN_TESTS = {"crawl.py", "flaky_services.py"}
+"""Examples that start a server, and so are scripts of their own; see `test_example_*.py`."""
+
+
+def test_every_example_has_tests() -> None:
+    assert {path.name for path in EXAMPLES.glob("*.py")} == OWN_TESTS | {"source_index.py"}
+    assert all((ROOT / "tests" / f"test_example_{name}").is_file() for name in OWN_TESTS)
+
+
+@pytest.mark.parametrize("name", ["source_index.py"])
+def test_every_example_of_the_command_runs(name: str, run_example: Callable[[str], Ran]) -> None:
     process, result = run_example(name)
     assert process.returncode == 0, process.stderr
     assert result["ended"] == {"ending": "completed", "reason": ""}

@@ -97,6 +97,35 @@ async def test_stages_held_back_by_the_supervisor_bring_no_second_burst(autojump
     assert gauge.times == [10.0, 10.0, 11.0, 12.0, 13.0, 14.0]
 
 
+@pytest.mark.parametrize("way", ["timeout", "scope", "handle", "fail fast"])
+async def test_a_token_that_comes_at_the_moment_of_a_stop(way, autojump_clock):
+    """It goes to nobody of the run that stops, which is still there to be asked when the first is withdrawn."""
+
+    async def stop(ctx):
+        await trio.sleep(1)
+        if way == "handle":
+            run.cancel("enough")
+        elif way == "fail fast":
+            raise ValueError("boom")
+        await trio.sleep(1)
+
+    limiter, gauge = Limiter(5, rate=Rate(1, per=1.0)), Gauge(took=5.0)
+    pipeline = fan("w", gauge, 3, limiter=limiter).with_stage("stop", stop)
+    with trio.move_on_at(1.0 if way == "scope" else 100.0):
+        try:
+            async with Supervisor() as supervisor:
+                run = supervisor.start(pipeline, timeout=1.0 if way == "timeout" else None)
+                await run.result()
+        except PipelineFailedError:
+            assert way == "fail fast"
+    assert trio.current_time() == 1.0
+    result = run.partial()
+    assert result.ledger.balanced
+    assert result.ledger.accepted == 4
+    assert run.statistics().ended == 4
+    assert held(limiter) == (0, 0)
+
+
 # Queues that are full
 
 FIVE = "abcde"
