@@ -450,9 +450,11 @@ class FanOut:
             ticket = self._request(item)
             if ticket is not None:
                 await item.wait(ticket)
+                await trio.lowlevel.checkpoint_if_cancelled()
         except OverloadedError as error:
             self._reject(item, error)
         except BaseException:
+            item.ticket.release()
             self._give_up(item, "the stage ended before it was restarted")
         else:
             return True
