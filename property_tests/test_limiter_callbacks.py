@@ -11,7 +11,7 @@ import trio.testing
 from hypothesis import event, given
 from hypothesis import strategies as st
 
-from stageflow_actors._limiter import Ticket
+from stageflow_actors._tickets import Ticket
 from stageflow_actors.errors import OverloadedError
 
 from .limit_model import POLICIES, Options

@@ -278,8 +278,8 @@ def test_an_accepted_policy_gives_up_in_the_end_and_a_refused_one_does_not(windo
 
 
 SHOWN = re.compile(
-    r"max_restarts=(\d+) within (\S+) s can never be exceeded(?: by attempts that time out)?: the shortest delays between "
-    r"(\d+) failures, (.+) s(?:, and (\d+) \* (\S+) s until they time out,)? take (\S+) s; "
+    r"max_restarts=(\d+) within (\S+) s can never be exceeded(?: by attempts that time out)?: "
+    r"the shortest delays between (\d+) failures, (.+) s(?:, and (\d+) \* (\S+) s until they time out,)? take (\S+) s; "
     r"give within more than (\S+) s, or leave it out to count over the stage's life"
 )
 

@@ -24,11 +24,11 @@ from ._actor import Host, ask, call_class, call_function, close_nurseries, run_s
 from ._announcer import Announcer
 from ._bag import Attempt, OutputBag, StageFailure, describe_error
 from ._failures import make_failed, make_overloaded, make_stray
-from ._fanout import FanOutLimiterStage, Loan, run_items
+from ._fanout import FanOutLimiterStage
 from ._gates import Gates
 from ._graph import DIRECT_CLASS, DIRECT_FUNCTION
 from ._healing import Healing
-from ._limiter import Ticket
+from ._items import Loan, run_items
 from ._output import StageOutput, StageStatus, make_ok
 from ._policy import (
     ABANDONED,
@@ -49,6 +49,7 @@ from ._result import Ledger, RunEnd, RunEnding, RunResult
 from ._shutdown import Shutdown
 from ._spec import name_condition
 from ._stage import StageContext, StageInputs
+from ._tickets import Ticket
 from ._traceback import clear_own_frames, drop_own_frames
 from ._tracker import Tracker
 from .errors import (

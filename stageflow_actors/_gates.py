@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, TypeAlias, cast, final
 
-from ._limiter import Ticket
+from ._tickets import Ticket
 from .errors import OverloadedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ._graph import Graph
-    from ._limiter import Claimant, Gate, Limiter
+    from ._limiter import Limiter
     from ._limits import LimiterBase, Place
+    from ._tickets import Claimant, Gate
 
 
 @final

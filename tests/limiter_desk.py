@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stageflow_actors._limiter import Ticket
+from stageflow_actors._tickets import Ticket
 
 
 class Desk:

@@ -8,8 +8,9 @@ import trio.lowlevel
 import trio.testing
 from limiter_desk import Desk, held
 
-from stageflow_actors._limiter import Limiter, LimiterStatistics, Ticket
+from stageflow_actors._limiter import Limiter, LimiterStatistics
 from stageflow_actors._limits import Rate
+from stageflow_actors._tickets import Ticket
 from stageflow_actors.errors import OverloadedError
 
 
