@@ -7,13 +7,19 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final, final
 
+import attrs
+
+from ._limiter import Limiter
+from ._limits import Rate
 from ._pipeline import Pipeline
-from ._policy import Trigger
+from ._policy import Backoff, Restart, Trigger
 from ._spec import StageSpec, parallel_stages
 from ._validation import list_names, nearest, refuse, require_name
 from .errors import PipelineValidationError
 
-_STAGE_OPTIONS: Final = frozenset({"runner", "name", "kind", "config", "trigger", "timeout"})
+_STAGE_OPTIONS: Final = frozenset(
+    {"runner", "name", "kind", "config", "trigger", "restart", "timeout", "limiter", "priority"}
+)
 _WORKER_OPTIONS: Final = _STAGE_OPTIONS | {"keys"}
 _SECTIONS: Final = frozenset({"name", "source", "workers", "join"})
 
@@ -28,7 +34,9 @@ class ParallelPipelineFactory:
     - `runner`: what runs the stage: itself or, with a registry, its name in there;
     - `name`: the stage's name, by default that of the section; for workers a template, by default `worker-{key}`;
     - `keys`, for workers: as in `parallel_stages`; a whole number N means 0 to N-1;
-    - `config`, `kind`, `trigger`, `timeout`.
+    - `config`, `kind`, `trigger`, `restart`, `timeout`, `limiter`, `priority`, as in `Pipeline.with_stage`; `restart`
+      and `limiter` may be mappings of the options of a `Restart`, its `backoff` likewise, and of a `Limiter`, its
+      `rate` likewise.
 
     Args:
         runners: A registry: where a mapping comes from a file, it names its runners as they are called here,
@@ -100,7 +108,37 @@ class ParallelPipelineFactory:
                 hint = nearest(runner, self._runners) or f"pass it: ParallelPipelineFactory({{{runner!r}: ...}})"
                 refuse(f"section {section!r}: no runner {runner!r} in the registry", pipeline=pipeline, hint=hint)
             read["runner"] = self._runners[runner]
+        for option, make in (("restart", _make_restart), ("limiter", _make_limiter)):
+            if isinstance(read.get(option), Mapping):
+                where = f"option of {option!r} of {section!r}"
+                try:
+                    read[option] = make(read[option], pipeline, where)
+                except PipelineValidationError as error:
+                    error.locate(pipeline=pipeline)
+                    raise
         return read
+
+
+def _make_restart(options: Mapping[str, Any], pipeline: str, where: str) -> Restart:
+    _refuse_unknown(options, ("max_restarts", "within", "backoff"), pipeline, where)
+    backoff = options.get("backoff", Backoff())
+    if isinstance(backoff, Mapping):
+        _refuse_unknown(backoff, [field.name for field in attrs.fields(Backoff)], pipeline, f"{where}: backoff")
+        backoff = Backoff(**backoff)
+    return Restart(**{**options, "backoff": backoff})
+
+
+def _make_limiter(options: Mapping[str, Any], pipeline: str, where: str) -> Limiter:
+    _refuse_unknown(options, ("max_concurrency", "max_queued", "overflow", "rate", "aging"), pipeline, where)
+    if "max_concurrency" not in options:
+        refuse("its limiter has no max_concurrency", pipeline=pipeline, hint="say how many may run at once")
+    rate = options.get("rate")
+    if isinstance(rate, Mapping):
+        _refuse_unknown(rate, ("count", "per", "burst"), pipeline, f"{where}: rate")
+        if "count" not in rate:
+            refuse("the rate of its limiter has no count", pipeline=pipeline, hint="say how many may start in `per` s")
+        rate = Rate(**rate)
+    return Limiter(**{**options, "rate": rate})
 
 
 def _refuse_unknown(given: Mapping[str, Any], known: Iterable[str], pipeline: str, what: str) -> None:
@@ -117,9 +155,18 @@ def _add(pipeline: Pipeline, section: Mapping[str, Any], default: str, dependenc
         section.get("kind"),
         dependencies,
         config=section.get("config"),
-        trigger=section.get("trigger", Trigger.ALL_SUCCESS),
-        timeout=section.get("timeout"),
+        **_read_options(section),
     )
+
+
+def _read_options(section: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "trigger": section.get("trigger", Trigger.ALL_SUCCESS),
+        "restart": section.get("restart"),
+        "timeout": section.get("timeout"),
+        "limiter": section.get("limiter"),
+        "priority": section.get("priority", 0),
+    }
 
 
 def _make_workers(section: Mapping[str, Any], upstream: tuple[str, ...], pipeline: str) -> tuple[StageSpec, ...]:
@@ -138,8 +185,7 @@ def _make_workers(section: Mapping[str, Any], upstream: tuple[str, ...], pipelin
             kind=section.get("kind"),
             dependencies=upstream,
             config=section.get("config"),
-            trigger=section.get("trigger", Trigger.ALL_SUCCESS),
-            timeout=section.get("timeout"),
+            **_read_options(section),
         )
     except PipelineValidationError as error:
         error.locate(pipeline=pipeline)

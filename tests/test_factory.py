@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from stageflow_actors import ParallelPipelineFactory, Pipeline, PipelineValidationError, StageKind, Trigger
+from stageflow_actors import (
+    Backoff,
+    Limiter,
+    ParallelPipelineFactory,
+    Pipeline,
+    PipelineValidationError,
+    Restart,
+    StageKind,
+    Trigger,
+)
 
 
 async def fetch(ctx):
@@ -214,7 +223,7 @@ def test_nothing_is_imported_by_name(tmp_path):
 
 # Refusals
 
-KNOWN = "known are config, kind, name, runner, timeout, trigger"
+KNOWN = "known are config, kind, limiter, name, priority, restart, runner, timeout, trigger"
 CANNOT = "pass a stage class, an instance of one, or a function of the stage's context"
 GIVE = "give a list, a whole number, or a mapping of key to configuration"
 
@@ -349,3 +358,76 @@ def test_a_registry_is_a_mapping(wrong):
     with pytest.raises(PipelineValidationError) as caught:
         ParallelPipelineFactory(wrong)
     assert str(caught.value) == f"runners must be a mapping of name to runner, not {wrong!r}"
+
+
+# Restarts and limits
+
+
+LIMITED = """
+name = "report"
+source = "fetch"
+join = "fetch"
+
+[workers]
+runner = "fetch"
+keys = 3
+priority = 2
+restart = { max_restarts = 5, within = 60, backoff = { initial = 0.5, jitter = 0.0 } }
+limiter = { max_concurrency = 2, rate = { count = 100, per = 1.0 }, overflow = "wait" }
+"""
+
+
+def test_restarts_and_limits_from_a_file(tmp_path):
+    path = tmp_path / "report.toml"
+    path.write_text(LIMITED, encoding="utf-8")
+    pipeline = ParallelPipelineFactory({"fetch": fetch}).read(path)
+    workers = pipeline.stages[1:4]
+    restart = Restart(max_restarts=5, within=60, backoff=Backoff(initial=0.5, jitter=0.0))
+    assert [spec.restart for spec in workers] == [restart] * 3
+    assert [spec.priority for spec in workers] == [2] * 3
+    assert len({spec.limiter for spec in workers}) == 1
+    assert workers[0].limiter.max_concurrency == 2
+    assert pipeline.stages[0].limiter is pipeline.stages[0].restart is None
+
+
+def test_restarts_and_limits_as_they_are():
+    limiter, restart = Limiter(2), Restart(on=OSError)
+    workers = {"runner": fetch, "keys": 2, "limiter": limiter, "restart": restart}
+    pipeline = ParallelPipelineFactory().build({"name": "report", "workers": workers})
+    assert {(spec.limiter, spec.restart) for spec in pipeline.stages} == {(limiter, restart)}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"restart": {"max_restart": 1}},
+            "unknown option of 'restart' of 'workers': 'max_restart'; did you mean 'max_restarts'?",
+        ),
+        (
+            {"restart": {"backoff": {"jiter": 0}}},
+            "unknown option of 'restart' of 'workers': backoff: 'jiter'; did you mean 'jitter'?",
+        ),
+        ({"restart": {"max_restarts": -1}}, "max_restarts must be a whole number from 0 to 1,000,000, not -1"),
+        ({"restart": 3}, "restart must be a Restart, not 3; write restart=Restart(max_restarts=3)"),
+        ({"limiter": {}}, "its limiter has no max_concurrency; say how many may run at once"),
+        (
+            {"limiter": {"max_concurrency": 0}},
+            "max_concurrency must be a whole number of at least 1, not 0",
+        ),
+        (
+            {"limiter": {"max_concurrency": 1, "rate": {"per": 1}}},
+            "the rate of its limiter has no count; say how many may start in `per` s",
+        ),
+        (
+            {"limiter": {"max_concurrency": 1, "rate": {"count": 1, "pre": 1}}},
+            "unknown option of 'limiter' of 'workers': rate: 'pre'; did you mean 'per'?",
+        ),
+    ],
+)
+def test_restarts_and_limits_that_cannot_be(options, message):
+    workers = {"runner": fetch, "keys": 2, **options}
+    with pytest.raises(PipelineValidationError) as caught:
+        ParallelPipelineFactory().build({"name": "report", "workers": workers})
+    assert caught.value.pipeline == "report"
+    assert caught.value.describe() == message
