@@ -98,11 +98,25 @@ MUTATIONS = [
     Mutation(
         "the maximum is jittered", "_policy.py", "= self._grow(restart)", "= min(self.maximum, self._grow(restart))"
     ),
-    Mutation("the first delay has grown already", "_policy.py", "self.factor ** (restart - 1)", "self.factor**restart"),
+    Mutation(
+        "the first delay has grown already",
+        "_policy.py",
+        "float(self.factor) ** (restart - 1)",
+        "float(self.factor) ** restart",
+    ),
     Mutation("delays overflow", "_policy.py", "except OverflowError:", "except ZeroDivisionError:"),
-    Mutation("only the first delay counts in a window", "_policy.py", "or self.factor == 1", "or self.factor >= 1"),
-    Mutation("an attempt too many in a window", "_policy.py", "+ self.max_restarts *", "+ (self.max_restarts + 1) *"),
-    Mutation("a window just long enough is refused", "_policy.py", "if took <= self.within", "if took < self.within"),
+    Mutation(
+        "only the first delay counts in a window", "_policy.py", "or backoff.factor == 1", "or backoff.factor >= 1"
+    ),
+    Mutation(
+        "an attempt too many in a window",
+        "_policy.py",
+        "took = restart.max_restarts * timeout",
+        "took = (restart.max_restarts + 1) * timeout",
+    ),
+    Mutation(
+        "a window just long enough is refused", "_policy.py", "if took <= restart.within", "if took < restart.within"
+    ),
     Mutation("any window is taken", "_policy.py", "check_window(self, 0.0)", "pass"),
     Mutation(
         "a broken contract is restarted", "_policy.py", "(ContractError, ThreadAbandonedError)", "ThreadAbandonedError"
@@ -115,14 +129,19 @@ MUTATIONS = [
     Mutation("one leaf of a group is enough", "_policy.py", "all(isinstance(leaf, on)", "any(isinstance(leaf, on)"),
     Mutation("decide is not asked", "_policy.py", "if restart.decide is None:", "if True:"),
     # Starting and stopping
-    Mutation("do not look at the first step", "_engine.py", f"{_BEFORE_BEGIN}            return\n", ""),
+    Mutation(
+        "do not look at the first step",
+        "_engine.py",
+        f"{_BEFORE_BEGIN}            self._gates.free(stage)\n            return\n",
+        "",
+    ),
     Mutation(
         "lose the count of the unbegun",
         "_engine.py",
         _BEFORE_BEGIN,
         _BEFORE_BEGIN.replace("self._cancelled += 1", "pass"),
     ),
-    Mutation("lose the count of the told", "_engine.py", "self._cancelled += len(self._ready)", "pass"),
+    Mutation("lose the count of the told", "_engine.py", "self._cancelled += len(told)", "pass"),
     Mutation(
         "lose the count of replies",
         "_engine.py",
@@ -138,8 +157,8 @@ MUTATIONS = [
     Mutation(
         "lose the count of crashes",
         "_engine.py",
-        "self._failed += 1\n        self._fail(stage, remains)",
-        "self._fail(stage, remains)",
+        "self._failed += 1\n        self._fail(stage, error, attempts",
+        "self._fail(stage, error, attempts",
     ),
     Mutation(
         "lose the count of the stopped",
@@ -150,8 +169,8 @@ MUTATIONS = [
     Mutation(
         "count a told stage twice",
         "_engine.py",
-        "self._accepted += 1\n        self._ready.append(stage)",
-        "self._accepted += 2\n        self._ready.append(stage)",
+        "self._accepted += 1\n                (self._gates",
+        "self._accepted += 2\n                (self._gates",
     ),
     Mutation(
         "a stage that is not run has no consequences",
@@ -162,8 +181,8 @@ MUTATIONS = [
     Mutation(
         "a crash has no consequences",
         "_engine.py",
-        "self._fail(stage, remains)\n        if self._end is None:",
-        "self._fail(stage, remains)\n        if False:",
+        "escalates=escalates)\n        if self._end is None:",
+        "escalates=escalates)\n        if False:",
     ),
     Mutation("the last to begin does not pump", "_engine.py", "if not self._unbegun and self._ready:", "if False:"),
     Mutation("what runs is not cancelled", "_engine.py", "if cancel and self._nursery is not None:", "if False:"),
@@ -177,12 +196,17 @@ MUTATIONS = [
     Mutation(
         "a timeout is a cancellation", "_engine.py", "self._now() >= scope.deadline", "self._now() > scope.deadline"
     ),
-    Mutation("no failure fails fast", "_engine.py", "if self._fail_fast or self._fatal:", "if self._fatal:"),
+    Mutation(
+        "no failure fails fast",
+        "_engine.py",
+        "if self._fail_fast or self._fatal or escalates:",
+        "if self._fatal or escalates:",
+    ),
     Mutation(
         "what is no Exception does not end the run",
         "_engine.py",
-        "if self._fail_fast or self._fatal:",
-        "if self._fail_fast:",
+        "if self._fail_fast or self._fatal or escalates:",
+        "if self._fail_fast or escalates:",
     ),
     Mutation("forget what is no Exception", "_engine.py", "self._fatal.append(error)", "pass"),
     Mutation(
@@ -198,8 +222,8 @@ MUTATIONS = [
     Mutation(
         "a value returned although cancelled is lost",
         "_engine.py",
-        "        if error is None:\n            self._complete",
-        "        if error is None and self._end is None:\n            self._complete",
+        "        if error is None:\n            delay = self._complete",
+        "        if error is None and self._end is None:\n            delay = self._complete",
     ),
     Mutation(
         "a predicate that stops the run is decided twice",
@@ -221,8 +245,8 @@ MUTATIONS = [
     Mutation(
         "the end of a stage has no time",
         "_engine.py",
-        "bag.ended[stage] = self._now()\n        if error is None",
-        "if error is None",
+        "bag.ended[stage] = self._now()\n        if self._passes",
+        "if self._passes",
     ),
     # Contexts
     Mutation("stages inherit from who finished last", "_engine.py", "self._context.run(self._pump)", "self._pump()"),
