@@ -238,6 +238,7 @@ class FanOut:
                     await trio.lowlevel.checkpoint_if_cancelled()
             except OverloadedError as error:
                 self._reject(item, error)
+                await trio.lowlevel.checkpoint()  # or a long source would be refused in one go
                 continue
             except BaseException:
                 item.ticket.release()
@@ -338,6 +339,7 @@ class FanOut:
             if self._collects:
                 self._results[item.index] = output.data
             if self._announcer.listeners:
+                self._notice_overrun(item)
                 self._end(item, OK, "")
         elif status is StageStatus.SKIP:
             self._skipped += 1
@@ -351,6 +353,11 @@ class FanOut:
             return self._judge(item, failed, asked=output)
         self._replied += 1
         return None
+
+    def _notice_overrun(self, item: _Item) -> None:
+        took = self._now() - (item.started or 0.0)
+        if trio.current_effective_deadline() == -inf or (self._timeout is not None and took > self._timeout):
+            self._announcer.stage_overran(self._name, item.number, item.index)
 
     def _crash(self, item: _Item, error: BaseException | None) -> float | None:
         assert error is not None
@@ -392,6 +399,9 @@ class FanOut:
         return None
 
     def _reject(self, item: _Item, error: OverloadedError) -> None:
+        if trio.current_effective_deadline() == -inf:
+            self._give_up(item, "the stage ended before it began")
+            return
         if self._announcer.listeners:
             self._announcer.stage_rejected(self._loan.stage, error.describe(), item.index)
         self._fail(item, error)

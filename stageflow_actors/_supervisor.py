@@ -269,7 +269,8 @@ class Supervisor:
             self._stop_all(f"the supervisor was left with {type(error).__qualname__}")
         # The body's exception is not for the nursery, which would wrap it in a group; except for the
         # Cancelled of the nursery's own scope, which only that scope can take.
-        own = self._fatal is not None and error is not None and split_cancelled(error) is None
+        is_cancelled = error is not None and split_cancelled(error) is None
+        own = self._fatal is not None and is_cancelled
         try:
             with contextlib.suppress(trio.Cancelled):  # a scope that is cancelled says so again, below
                 await self._wait_idle()
@@ -277,7 +278,7 @@ class Supervisor:
             left = (kind, error, traceback) if own else (None, None, None)
             await self._manager.__aexit__(*left)
         self._closed = True
-        if self._fatal is not None and (error is None or own):
+        if self._fatal is not None and (error is None or is_cancelled or isinstance(error, Exception)):
             raise self._fatal
         if error is None:
             await trio.lowlevel.checkpoint_if_cancelled()
