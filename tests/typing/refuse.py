@@ -7,7 +7,10 @@ from collections.abc import Iterator
 
 from stageflow_actors import (
     ContextSnapshot,
+    FanOutLimiterStage,
+    Limiter,
     Pipeline,
+    Restart,
     Run,
     RunResult,
     StageContext,
@@ -173,3 +176,20 @@ class Subclass(Pipeline):  # type: ignore[misc]
 def implement(output: StageOutput) -> None:
     class Special(StageOutput):  # type: ignore[misc]
         pass
+
+
+# Restarts and limits
+
+pipeline.with_stage("a", fetch, restart=3)  # type: ignore[arg-type]
+pipeline.with_stage("a", fetch, limiter=64)  # type: ignore[arg-type]
+pipeline.with_stage("a", fetch, priority="high")  # type: ignore[arg-type]
+Restart(3)  # type: ignore[call-arg]
+Restart(on="OSError")  # type: ignore[arg-type]
+Restart(on=KeyboardInterrupt)  # type: ignore[arg-type]
+Restart(decide=lambda error: True)  # type: ignore[arg-type, return-value]
+Limiter(64, overflow="drop")  # type: ignore[arg-type]
+Limiter(64, rate=100)  # type: ignore[arg-type]
+FanOutLimiterStage(fetch, items=5, limiter=Limiter(1))  # type: ignore[arg-type]
+FanOutLimiterStage(fetch, items=[1])  # type: ignore[call-arg]
+FanOutLimiterStage(fetch, items=[1], limiter=Limiter(1), on_item_failure="ignore")  # type: ignore[arg-type]
+Supervisor(max_runs=1, overflow="drop")  # type: ignore[arg-type]

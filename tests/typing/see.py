@@ -3,7 +3,7 @@
 Checked by mypy, never run: `tests/test_typing.py` does it.
 """
 
-from collections.abc import ItemsView, Iterator, KeysView, Mapping, ValuesView
+from collections.abc import AsyncIterator, ItemsView, Iterator, KeysView, Mapping, ValuesView
 from datetime import datetime
 from functools import partial
 from typing import Any, assert_type
@@ -12,12 +12,20 @@ import trio
 
 from stageflow_actors import (
     Attempt,
+    Backoff,
     ContextSnapshot,
+    Directive,
     EventStream,
+    FanOutLimiterStage,
+    Intensity,
     Ledger,
+    Limiter,
+    LimiterStatistics,
     ParallelPipelineFactory,
     Pipeline,
     PipelineFailedError,
+    Rate,
+    Restart,
     Run,
     RunEnd,
     RunEnding,
@@ -116,7 +124,7 @@ def look_at_an_output(output: StageOutput) -> None:
         StageOutput.skip("reason"),
         StageOutput.cancel("reason", {"a": 1}),
         StageOutput.fail(ValueError("boom")),
-        StageOutput.retry("later"),
+        StageOutput.retry("later", after=1.5),
         StageOutput.route("left", {"a": 1}, b=2),
     ):
         assert_type(made, StageOutput)
@@ -157,6 +165,38 @@ def build() -> Pipeline:
     return pipeline
 
 
+def heal_and_limit(pipeline: Pipeline) -> Pipeline:
+    limiter = Limiter(64, max_queued=100, overflow="reject", rate=Rate(100, per=1.0, burst=10), aging=5)
+    assert_type(limiter.statistics(), LimiterStatistics)
+    assert_type(limiter.max_concurrency, int)
+    for restart in (
+        Restart(),
+        Restart(max_restarts=5, within=60, backoff=Backoff(initial=1, jitter=0), on=(OSError, TimeoutError)),
+        Restart(on=lambda error: "again" in str(error)),
+        Restart(decide=lambda error: Directive.FAIL if isinstance(error, KeyError) else Directive.RESTART),
+    ):
+        pipeline = pipeline.with_stage("fetch", fetch, restart=restart, limiter=limiter, priority=3)
+    workers = parallel_stages("w{key}", fetch, range(3), restart=Restart(), limiter=limiter, priority=-1)
+    pipeline = pipeline.with_stages(workers)
+    for fan_out in (
+        FanOutLimiterStage(Score, items=("fetch", "rows"), limiter=limiter),
+        FanOutLimiterStage(fetch, items=[1, 2], limiter=limiter, on_item_failure="collect", collect=False),
+        FanOutLimiterStage(blocking, items=count_up(), limiter=limiter, restart=Restart(), timeout=1.5),
+        FanOutLimiterStage(Plain(3), items=lambda inputs: range(len(inputs)), limiter=limiter),
+    ):
+        pipeline = pipeline.with_stage("pages", fan_out, dependencies="fetch")
+    return pipeline
+
+
+async def count_up() -> AsyncIterator[int]:
+    yield 1
+
+
+async def share(limiter: Limiter) -> None:
+    async with limiter.slot(priority=2):
+        pass
+
+
 class Table:
     rows: list[int]
 
@@ -170,6 +210,8 @@ async def run(pipeline: Pipeline) -> RunResult:
     assert_type(await pipeline.run(), RunResult)
     assert_type(await pipeline.run({"a": 1}, continue_on_failure=True), RunResult)
     assert_type(await pipeline.run(input_text="hello", topology="t"), RunResult)
+    async with Supervisor(max_running_stages=8, max_runs=2, max_queued=5, overflow="drop_oldest", random=lambda: 0.5):
+        pass
     async with Supervisor(max_threads=4, shutdown=1.0, identify=RunIdentity.new) as supervisor:
         assert_type(supervisor, Supervisor)
         result = await supervisor.run(
@@ -177,6 +219,7 @@ async def run(pipeline: Pipeline) -> RunResult:
             ContextSnapshot(data={"a": 1}),
             continue_on_failure=True,
             timeout=30,
+            intensity=Intensity(20, within=60),
             targets=["fetch"],
             overrides={"fetch": {"rows": 1}, "score": StageOutput.ok()},
         )
@@ -186,6 +229,7 @@ async def run(pipeline: Pipeline) -> RunResult:
         assert_type(run.run_id, str)
         assert_type(run.statistics(), RunStatistics)
         assert_type(run.statistics().ended, int)
+        assert_type(run.statistics().restarting, int)
         assert_type(run.partial(), RunResult)
         assert_type(run.cancel("operator"), None)
         async with run.events(max_queued=10) as events:
@@ -223,6 +267,7 @@ def look_at_a_result(result: RunResult) -> None:
     assert_type(result.failures, Mapping[str, StageFailure])
     assert_type(result.failures["fetch"].error, BaseException)
     assert_type(result.failures["fetch"].attempts, tuple[Attempt, ...])
+    assert_type(result.attempts, Mapping[str, tuple[Attempt, ...]])
     assert_type(result.failures["fetch"].attempts[0].error, BaseException | None)
     assert_type(result.timings, Mapping[str, StageTiming])
     assert_type(result.timings["fetch"].duration, float)
