@@ -189,7 +189,7 @@ MUTATIONS = [
     Mutation(
         "an item's slot is not given back",
         "_items.py",
-        "            item.ticket.release()\n            if delay is None",
+        "            item.free()\n            if delay is None",
         "            if delay is None",
     ),
     Mutation(

@@ -107,6 +107,11 @@ class _Item(Waiter):
         """The failed ones."""
         self.window = NO_FAILURES
 
+    def free(self) -> None:
+        """Give back the slots of an item, or its place in a queue, and let go of the ticket."""
+        ticket, self.ticket = self.ticket, NO_TICKET
+        ticket.release()
+
 
 @final
 class FanOut:
@@ -241,7 +246,6 @@ class FanOut:
                 await trio.lowlevel.checkpoint()  # or a long source would be refused in one go
                 continue
             except BaseException:
-                item.ticket.release()
                 self._give_up(item, "the stage ended before it began")
                 raise
             assert self._nursery is not None
@@ -268,12 +272,12 @@ class FanOut:
         try:
             await trio.lowlevel.checkpoint_if_cancelled()
         except trio.Cancelled:
-            item.ticket.release()
             self._give_up(item, "the stage ended before it began")
-            item.ticket = NO_TICKET
             return
         while True:
-            if not self._is_threaded:
+            if self._is_threaded:
+                item.started = None
+            else:
                 self._start(item)
             try:
                 snapshot = with_item(self._snapshot, item.value, item.index)
@@ -287,10 +291,9 @@ class FanOut:
                 ctx._emit = None  # noqa: SLF001 (closed where it was made)
                 delay = self._complete(item, output) if output is not None else self._crash(item, raised)
                 del raised
-            item.ticket.release()
+            item.free()
             if delay is None or not await self._back_off(item, delay):
                 break
-        item.ticket = NO_TICKET
 
     async def _back_off(self, item: _Item, delay: float) -> bool:
         """Wait until an item is to be run again, and for its limiters; return whether it has them."""
@@ -304,7 +307,6 @@ class FanOut:
         except OverloadedError as error:
             self._reject(item, error)
         except BaseException:
-            item.ticket.release()
             self._give_up(item, "the stage ended before it was restarted")
         else:
             return True
@@ -314,7 +316,6 @@ class FanOut:
         return False
 
     def _make_host(self, item: _Item) -> Host:
-        item.started = None
         return Host(self._loan.threads, self._loan.shutdown, partial(self._start, item), partial(self._keep, item))
 
     def _start(self, item: _Item) -> None:
@@ -402,6 +403,7 @@ class FanOut:
         if trio.current_effective_deadline() == -inf:
             self._give_up(item, "the stage ended before it began")
             return
+        item.free()
         if self._announcer.listeners:
             self._announcer.stage_rejected(self._loan.stage, error.describe(), item.index)
         self._fail(item, error)
@@ -428,6 +430,7 @@ class FanOut:
 
     def _give_up(self, item: _Item, reason: str) -> None:
         """End an item that was not to end by itself."""
+        item.free()
         self._cancelled += 1
         self._end(item, CANCELLED, reason)
 

@@ -272,11 +272,15 @@ class Supervisor:
         is_cancelled = error is not None and split_cancelled(error) is None
         own = self._fatal is not None and is_cancelled
         try:
-            with contextlib.suppress(trio.Cancelled):  # a scope that is cancelled says so again, below
-                await self._wait_idle()
-        finally:
-            left = (kind, error, traceback) if own else (None, None, None)
-            await self._manager.__aexit__(*left)
+            try:
+                with contextlib.suppress(trio.Cancelled):  # a scope that is cancelled says so again, below
+                    await self._wait_idle()
+            finally:
+                left = (kind, error, traceback) if own else (None, None, None)
+                await self._manager.__aexit__(*left)
+        except BaseException as raised:
+            if self._fatal is None or split_cancelled(raised) is not None:
+                raise  # else it is Cancelled, and what a stage raised comes before that
         self._closed = True
         if self._fatal is not None and (error is None or is_cancelled or isinstance(error, Exception)):
             raise self._fatal
