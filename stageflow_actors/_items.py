@@ -212,19 +212,19 @@ class FanOut:
     async def _feed(self) -> None:
         found = call_apart(self._stage._find_items, self._inputs)  # noqa: SLF001 (likewise)
         if not isinstance(found, AsyncIterable):
-            await self._send_all(iter(found))
+            await self._send_all(partial(_take, iter(found)))
             return
         iterator = aiter(found)
         try:
-            await self._send_all(iterator)
+            await self._send_all(partial(_take_async, iterator), is_async=True)
         finally:
             if isinstance(iterator, AsyncGenerator):
                 await iterator.aclose()
 
-    async def _send_all(self, source: Iterator[Any] | AsyncIterator[Any]) -> None:
+    async def _send_all(self, take: Callable[[], Any], *, is_async: bool = False) -> None:
         """Take the items one by one and send each off, once there is room for it."""
         while True:
-            taken = _take(source) if isinstance(source, Iterator) else await _take_async(source)
+            taken = await take() if is_async else take()
             while taken and self._restarting >= self._most_restarting:
                 self._room = trio.Event()
                 await self._room.wait()
