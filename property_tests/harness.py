@@ -12,8 +12,11 @@ import trio.testing
 
 from stageflow_actors import Pipeline, PipelineFailedError, RunResult, StageOutput, Supervisor
 
-from .plans import GIVEN_SUM, THREADED, RunPlan, Way
-from .runners import Abort, Recorder, build
+from .makers import make_intensity
+from .plans import CHANCE, GIVEN_SUM, THREADED, RunPlan, Way
+from .problems import Abort, leaves
+from .recorder import Recorder
+from .runners import build
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -113,7 +116,7 @@ async def _supervise(
         if stop.entry == 0:
             recorder.stop_now()
     try:
-        async with Supervisor() as supervisor:
+        async with Supervisor(max_running_stages=plan.max_running, random=lambda: CHANCE) as supervisor:
             if plan.started:
                 await _start(plan, outcome, supervisor, pipeline, nursery)
             else:
@@ -122,39 +125,10 @@ async def _supervise(
         outcome.raised_again = leaves(group)
 
 
-def leaves(error: BaseException) -> list[BaseException]:
-    """Return the exceptions of a group, of its groups, and so on; or the one that it is."""
-    if not isinstance(error, BaseExceptionGroup):
-        return [error]
-    return [leaf for inner in error.exceptions for leaf in leaves(inner)]
-
-
-def find_behind(error: BaseException) -> set[str]:
-    """Return the types of all causes and contexts of an error, and of theirs."""
-    found: set[BaseException] = set()
-    work = [*leaves(error), error]
-    while work:
-        current = work.pop()
-        for behind in (current.__cause__, current.__context__):
-            if behind is not None and behind not in found:
-                found.add(behind)
-                work += [behind, *leaves(behind)]
-                found.update(leaves(behind))
-    return {type(one).__name__ for one in found}
-
-
-def name_problem(error: BaseException) -> tuple[str, ...]:
-    """Return an error as the model names it."""
-    name = type(error).__name__
-    if not isinstance(error, BaseExceptionGroup):
-        return (name,)
-    return (name, *(type(leaf).__name__ for leaf in leaves(error)))
-
-
 async def _run(plan: RunPlan, outcome: Outcome, supervisor: Supervisor, pipeline: Pipeline, tasks: Tasks) -> None:
     before = tasks.alive
     try:
-        outcome.result = await supervisor.run(pipeline, {"from": "caller"}, **_options(plan))
+        outcome.result = await supervisor.run(pipeline, {"from": "caller"}, **options(plan))
         outcome.returned = True
     except PipelineFailedError as error:
         outcome.error, outcome.result = error, error.result
@@ -170,7 +144,7 @@ async def _run(plan: RunPlan, outcome: Outcome, supervisor: Supervisor, pipeline
 async def _start(
     plan: RunPlan, outcome: Outcome, supervisor: Supervisor, pipeline: Pipeline, nursery: trio.Nursery
 ) -> None:
-    run = supervisor.start(pipeline, {"from": "caller"}, **_options(plan))
+    run = supervisor.start(pipeline, {"from": "caller"}, **options(plan))
     outcome.recorder.run = run
     stream = run.events()
     stop = plan.stop
@@ -202,7 +176,8 @@ async def _stop_later(recorder: Recorder, seconds: float) -> None:
     recorder.stop_now()
 
 
-def _options(plan: RunPlan) -> dict[str, Any]:
+def options(plan: RunPlan) -> dict[str, Any]:
+    """Return the arguments with which a drawn run is run or started."""
     given: dict[str, Any] = {
         "mapping": {"sum": GIVEN_SUM},
         "ok": StageOutput.ok(sum=GIVEN_SUM),
@@ -211,6 +186,7 @@ def _options(plan: RunPlan) -> dict[str, Any]:
     stop = plan.stop
     return {
         "continue_on_failure": plan.continue_on_failure,
+        "intensity": make_intensity(plan),
         "targets": plan.targets,
         "overrides": {name: given[what] for name, what in plan.overrides} or None,
         "timeout": stop.at if stop is not None and stop.way is Way.TIMEOUT else None,

@@ -12,6 +12,8 @@ from stageflow_actors import Trigger
 CLEANUP = 0.125
 """Virtual seconds that the `__aexit__` of a managed stage takes."""
 
+CHANCE = 0.5
+"""What jitter draws, where a plan does not leave it to chance: then every delay is exact in binary."""
 
 GIVEN_SUM = 100
 """What the data of an overridden stage holds under `sum`."""
@@ -87,6 +89,37 @@ class Ask(Enum):
     ROUTE = "a route"
 
 
+class On(Enum):
+    """What the `on` of a restart is."""
+
+    ANY = "Exception"
+    PLANNED = "what stages raise on purpose"
+    TIMEOUT = "timeouts"
+    EITHER = "a tuple of both"
+    OTHER = "an error that never comes"
+    ASKED = "a predicate that wants to see what stages raise on purpose"
+    RAISES = "a predicate that raises"
+
+
+class Decides(Enum):
+    """What the `decide` of a restart returns."""
+
+    RESTART = "restart"
+    FAIL = "fail"
+    ESCALATE = "escalate"
+    RAISES = "nothing: it raises"
+    WRONG = "what is no directive"
+
+
+class Source(Enum):
+    """Where the items of a fan-out come from."""
+
+    LIST = "a list"
+    PAIR = "what a dependency gave"
+    GENERATOR = "a function of the inputs that gives a generator"
+    ASYNC = "a function of the inputs that gives an async generator"
+
+
 class Brief:
     """Shows only what is not the default: a failing example has a dozen stages."""
 
@@ -114,6 +147,51 @@ class When:
 
 
 @attrs.frozen(repr=False)
+class RestartPlan(Brief):
+    """The restarts of a stage or an item."""
+
+    max_restarts: int = 2
+    within: float | None = None
+    initial: float = 0.25
+    factor: float = 2.0
+    maximum: float = 4.0
+    jitter: float = 0.0
+    on: On = On.ANY
+    decides: Decides | None = None
+
+
+@attrs.frozen(repr=False)
+class LimiterPlan(Brief):
+    """A limiter."""
+
+    max_concurrency: int
+    max_queued: int | None = None
+    overflow: str = "wait"
+    rate: tuple[int, float, int] | None = None
+    """Its count, per and burst."""
+    aging: float = 10.0
+
+
+@attrs.frozen(repr=False)
+class FanPlan(Brief):
+    """A dynamic fan-out. Each item is its own position."""
+
+    limiter: str
+    workers: tuple[StagePlan, ...]
+    """What is done for each item, again and again in this order."""
+    source: Source = Source.LIST
+    giver: str = ""
+    """With `PAIR`: the dependency; it gives as many items as its value."""
+    count: int = 0
+    """Otherwise: how many there are."""
+    ends_at_failure: bool = True
+    collects: bool = True
+    form: Form = Form.FUNCTION
+    restart: RestartPlan | None = None
+    timeout: float | None = None
+
+
+@attrs.frozen(repr=False)
 class StagePlan(Brief):
     """One stage."""
 
@@ -131,6 +209,36 @@ class StagePlan(Brief):
     when: When | None = None
     value: int = 0
     label: str = "left"
+    heals_at: int | None = None
+    """From this attempt on it is well: it succeeds, and in time."""
+    after: float = 0.0
+    """With `RETRY`: the seconds that it asks for."""
+    restart: RestartPlan | None = None
+    limiter: str | None = None
+    priority: int = 0
+    fan: FanPlan | None = None
+    """With it, the stage is a fan-out, and what it does by itself does not count."""
+
+    def item(self, index: int) -> StagePlan:
+        """Return the plan of an item of a fan-out."""
+        assert self.fan is not None
+        return attrs.evolve(
+            self.fan.workers[index % len(self.fan.workers)],
+            name=f"{self.name}[{index}]",
+            dependencies=self.dependencies,
+            form=self.fan.form,
+            restart=self.fan.restart,
+            timeout=self.fan.timeout,
+            limiter=self.fan.limiter,
+            priority=self.priority,
+        )
+
+    def at(self, attempt: int) -> StagePlan:
+        """Return what it does at an attempt."""
+        if self.heals_at is None or attempt < self.heals_at:
+            return self
+        late = self.timeout is not None and self.timeout <= self.sleep
+        return attrs.evolve(self, act=Act.OK, sleep=0.0 if late else self.sleep)
 
 
 class Way(Enum):
@@ -173,8 +281,19 @@ class RunPlan(Brief):
     """Of trio's scheduler."""
     jitter: int = 0
     """At most as many extra checkpoints before and after each stage."""
+    limiters: tuple[tuple[str, LimiterPlan], ...] = ()
+    """By the names by which stages know them."""
+    max_running: int | None = None
+    """The supervisor's `max_running_stages`."""
+    intensity: tuple[int, float | None] | None = None
+    """The restarts of all stages together, and within how many seconds."""
 
     @property
     def by_name(self) -> dict[str, StagePlan]:
         """The stages by name."""
         return {stage.name: stage for stage in self.stages}
+
+    def find(self, name: str) -> StagePlan:
+        """Return the plan of a stage, or of an item such as `s3[7]`."""
+        stage, _, index = name.rstrip("]").partition("[")
+        return self.by_name[stage].item(int(index)) if index else self.by_name[stage]

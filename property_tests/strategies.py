@@ -2,183 +2,109 @@
 
 from __future__ import annotations
 
-from enum import Enum
-
 import attrs
 from hypothesis import strategies as st
 
-from stageflow_actors import Trigger
-
-from .plans import THREADED, Act, Ask, Form, Reaction, RunPlan, StagePlan, Stop, Way, When
-
-MAX_STAGES = 14
-LABELS = ("left", "right")
-
-_GOOD = [Act.OK] * 8 + [Act.MAPPING] * 2 + [Act.NONE] + [Act.ROUTE] * 4 + [Act.OWN_SCOPE]
-_SKIPS = [Act.SKIP] * 2 + [Act.SKIP_DATA]
-_BAD = [
-    Act.FAIL,
-    Act.FAIL_ERROR,
-    Act.RETRY,
-    Act.WRONG_TYPE,
-    Act.UNFREEZABLE,
-    Act.UNDECLARED,
-    Act.RAISE,
-    Act.RAISE_UNPRINTABLE,
-    Act.RAISE_GROUP,
-    Act.KEPT_CANCELLED,
-    Act.MIXED_GROUP,
-    Act.CHILD_FAILS,
-    Act.NURSERY_LEFT_OPEN,
-    Act.NURSERY_LEFT_OPEN_FAILING,
-]
-# What needs a task of its own, and so cannot be done in a worker thread.
-_TASK_ONLY = frozenset(
-    {
-        Act.OWN_SCOPE,
-        Act.KEPT_CANCELLED,
-        Act.MIXED_GROUP,
-        Act.CHILD_FAILS,
-        Act.NURSERY_LEFT_OPEN,
-        Act.NURSERY_LEFT_OPEN_FAILING,
-    }
+from .drafts import (
+    AFTERS,
+    ASKS,
+    BAD,
+    GOOD,
+    HEALS_AT,
+    LABELS,
+    MAX_STAGES,
+    ONS,
+    REACTIONS,
+    SKIPS,
+    SLACKS,
+    SLEEPS,
+    STOPS_AT,
+    TASK_FORMS,
+    TIMEOUTS,
+    TRIGGERS,
+    Draft,
+    Shape,
+    lay_out,
+    make_run,
 )
+from .plans import Act, Ask, Decides, Form, LimiterPlan, Reaction, RestartPlan, RunPlan, Stop, Way
+
 ENDING_RUN = (Act.CANCEL, Act.ABORT)
+ACTS = st.sampled_from(GOOD + SKIPS + BAD)
+ACTS_THAT_STOP = st.sampled_from([*GOOD, *SKIPS, *BAD, *ENDING_RUN])
 
-ACTS = st.sampled_from(_GOOD + _SKIPS + _BAD)
-ACTS_THAT_STOP = st.sampled_from([*_GOOD, *_SKIPS, *_BAD, *ENDING_RUN])
-TRIGGERS = st.sampled_from(
-    [Trigger.ALL_SUCCESS] * 3 + [Trigger.NONE_FAILED] * 2 + [Trigger.ONE_SUCCESS] * 2 + [Trigger.ALL_DONE] * 2
-)
-REACTIONS = st.sampled_from([Reaction.PASS] * 3 + list(Reaction)[1:])
-TASK_FORMS = st.sampled_from([form for form in Form if form not in THREADED])
-ALL_FORMS = st.sampled_from(list(Form))
-ASKS = st.sampled_from([None] * 6 + [ask for ask in Ask if ask is not Ask.ROUTE] + [Ask.ROUTE] * 3)
-SLEEPS = st.sampled_from([0.0, 0.0, 0.5, 1.5, 2.5])
-TIMEOUTS = st.sampled_from([None, None, None, 1.0, 2.0])
-STOP_TIMES = st.sampled_from([0.25, 0.5, 0.75, 1.25, 2.0, 2.5, 2.75, 4.25])
+STOP_TIMES = st.sampled_from(STOPS_AT)
 
-
-class Shape(Enum):
-    """What a graph looks like."""
-
-    RANDOM = "any"
-    CHAIN = "one after the other"
-    FAN = "a source, a wide fan-out, a join"
-    LAYERS = "layers, each knowing only the one before"
-    FOREST = "at most one dependency each, several roots"
-
-
-# A stage is drawn without regard to the others, its dependencies as numbers: then a failing example
-# shrinks by leaving stages out.
 _PARENTS = st.lists(st.integers(0, MAX_STAGES - 1), max_size=4)
 _PLACES = st.integers(0, 9)
 
 
-@attrs.frozen
-class Draft:
-    """A stage before it has a name."""
+def _restarts(decides: list[Decides]) -> st.SearchStrategy[RestartPlan | None]:
+    restarts = st.builds(
+        RestartPlan,
+        max_restarts=st.integers(0, 3),
+        initial=st.sampled_from([0.0, 0.25, 1.0]),
+        factor=st.sampled_from([1.0, 2.0]),
+        maximum=st.sampled_from([1.0, 4.0]),
+        jitter=st.sampled_from([0.0, 0.5, 1.0]),
+        on=st.sampled_from(ONS),
+        decides=st.sampled_from([None] * 8 + decides),
+    )
+    return st.none() | st.none() | restarts
 
-    parents: list[int]
-    place: int
-    """Where it stands in the definition, beside the others."""
-    trigger: Trigger = Trigger.ALL_SUCCESS
-    act: Act = Act.OK
-    form: Form = Form.FUNCTION
-    ask: Ask | None = None
-    router: int = 0
-    value: int = 0
-    label: str = "left"
-    checkpoints: int = 0
-    sleep: float = 0.0
-    nested: bool = False
-    timeout: float | None = None
-    reaction: Reaction = Reaction.PASS
+
+_NO_ESCALATION = [one for one in Decides if one is not Decides.ESCALATE]
+_LIMITERS = st.lists(
+    st.builds(
+        LimiterPlan,
+        st.integers(1, 4),
+        max_queued=st.sampled_from([None, None, 0, 3]),
+        rate=st.sampled_from([None, None, None, (2, 1.0, 2), (1, 0.5, 3)]),
+        aging=st.sampled_from([1.0, 10.0]),
+    ),
+    min_size=1,
+    max_size=2,
+)
 
 
 def graphs(*, max_stages: int = MAX_STAGES) -> st.SearchStrategy[dict[str, tuple[str, ...]]]:
     """Return a strategy for names with their dependencies; a stage may stand before what it depends on."""
     drafts = st.lists(st.builds(Draft, _PARENTS, _PLACES), min_size=1, max_size=max_stages)
-    return st.builds(_lay_out, st.sampled_from(Shape), drafts).map(
+    return st.builds(lay_out, st.sampled_from(Shape), drafts).map(
         lambda laid_out: {name: dependencies for name, dependencies, _ in laid_out}
     )
 
 
-def _lay_out(shape: Shape, drafts: list[Draft]) -> list[tuple[str, tuple[str, ...], Draft]]:
-    names = [f"s{number}" for number in range(len(drafts))]
-    stages = [
-        (name, _choose(shape, names, number, draft.parents), draft)
-        for number, (name, draft) in enumerate(zip(names, drafts, strict=True))
-    ]
-    return sorted(stages, key=lambda stage: stage[2].place)
-
-
-def _choose(shape: Shape, names: list[str], number: int, parents: list[int]) -> tuple[str, ...]:
-    """Return the dependencies of one stage, among those before it."""
-    before = names[:number]
-    if shape is Shape.LAYERS:
-        start = number // 3 * 3
-        before = names[max(0, start - 3) : start]
-    if not before:
-        return ()
-    if shape is Shape.CHAIN:
-        return (before[-1],)
-    if shape is Shape.FAN:
-        return tuple(before[1:]) if number > 1 and number == len(names) - 1 else (before[0],)
-    chosen = tuple(dict.fromkeys(before[parent % len(before)] for parent in parents))
-    return chosen[:1] if shape is Shape.FOREST else chosen
-
-
-def _make_stage(name: str, dependencies: tuple[str, ...], draft: Draft) -> StagePlan:
-    act, when = draft.act, None
-    if draft.form in THREADED and act in _TASK_ONLY:
-        act = Act.RAISE
-    if draft.ask is Ask.ROUTE and dependencies:
-        when = When(Ask.ROUTE, dependencies[draft.router % len(dependencies)], draft.label)
-    elif draft.ask is not None and draft.ask is not Ask.ROUTE:
-        when = When(draft.ask)
-    plan = StagePlan(
-        name,
-        dependencies,
-        trigger=draft.trigger,
-        act=act,
-        form=draft.form,
-        when=when,
-        value=draft.value,
-        label=draft.label,
-    )
-    if draft.form in THREADED:
-        return plan
-    return attrs.evolve(
-        plan,
-        checkpoints=draft.checkpoints,
-        sleep=draft.sleep,
-        nested=draft.nested,
-        timeout=draft.timeout,
-        reaction=draft.reaction,
-    )
-
-
-def _drafts(acts: st.SearchStrategy[Act], *, threads: bool) -> st.SearchStrategy[Draft]:
+def _drafts(
+    acts: st.SearchStrategy[Act], *, threads: bool, limits: bool, decides: list[Decides]
+) -> st.SearchStrategy[Draft]:
     always = {
         "parents": _PARENTS,
         "place": _PLACES,
-        "trigger": TRIGGERS,
+        "trigger": st.sampled_from(TRIGGERS),
         "act": acts,
-        "form": ALL_FORMS if threads else TASK_FORMS,
-        "ask": ASKS,
+        "form": st.sampled_from(list(Form) if threads else TASK_FORMS),
+        "ask": st.sampled_from(ASKS),
         "router": st.integers(0, 3),
         "value": st.integers(0, 9),
         "label": st.sampled_from(LABELS),
         "checkpoints": st.integers(0, 3),
+        "restart": _restarts(decides),
+        "heals_at": st.sampled_from(HEALS_AT),
     }
     timed = {
-        "sleep": SLEEPS,
+        "sleep": st.sampled_from(SLEEPS),
         "nested": st.sampled_from([False, False, False, True]),
-        "timeout": TIMEOUTS,
-        "reaction": REACTIONS,
+        "timeout": st.sampled_from(TIMEOUTS),
+        "reaction": st.sampled_from(REACTIONS),
+        "slack": st.sampled_from(SLACKS),
+        "after": st.sampled_from(AFTERS),
     }
-    return st.builds(Draft, **always, **({} if threads else timed))
+    limited = {
+        "limiter": st.sampled_from([None, 0, 1]),
+        "priority": st.integers(-1, 1),
+    }
+    return st.builds(Draft, **always, **({} if threads else timed), **(limited if limits else {}))
 
 
 def plans(
@@ -186,6 +112,7 @@ def plans(
     acts: st.SearchStrategy[Act] = ACTS,
     threads: bool = False,
     parts: bool = False,
+    limits: bool = False,
     max_stages: int = MAX_STAGES,
 ) -> st.SearchStrategy[RunPlan]:
     """Return a strategy for runs that nothing stops early, unless `acts` has something that does.
@@ -195,45 +122,38 @@ def plans(
         threads: Whether some stages run in worker threads; then nothing is timed, because a virtual
             clock would run on while a thread works.
         parts: Whether the run may have targets and overrides.
+        limits: Whether stages wait for limiters, the supervisor limits them all, and the run limits restarts.
         max_stages: How large it may be.
     """
+    return _plans(_NO_ESCALATION, acts, threads=threads, parts=parts, limits=limits, max_stages=max_stages)
+
+
+def _plans(
+    decides: list[Decides],
+    acts: st.SearchStrategy[Act],
+    *,
+    threads: bool,
+    parts: bool,
+    limits: bool,
+    max_stages: int = MAX_STAGES,
+) -> st.SearchStrategy[RunPlan]:
     givens = st.lists(st.tuples(st.integers(0, 13), st.sampled_from(["mapping", "ok", "skip"])), max_size=3)
     targets = st.none() | st.lists(st.integers(0, 13), min_size=1, max_size=3)
+    limited = {
+        "limiters": _LIMITERS,
+        "max_running": st.none() | st.integers(1, 4),
+        "intensity": st.none() | st.tuples(st.integers(0, 6), st.sampled_from([None, 1.0, 3.0])),
+    }
     return st.builds(
-        _make_plan,
+        make_run,
         st.sampled_from(Shape),
-        st.lists(_drafts(acts, threads=threads), min_size=1, max_size=max_stages),
+        st.lists(_drafts(acts, threads=threads, limits=limits, decides=decides), min_size=1, max_size=max_stages),
         started=st.booleans(),
         seed=st.integers(0, 2**16),
         jitter=st.integers(0, 2),
         targets=targets if parts else st.none(),
         givens=givens if parts else st.just([]),
-    )
-
-
-def _make_plan(
-    shape: Shape,
-    drafts: list[Draft],
-    *,
-    started: bool,
-    seed: int,
-    jitter: int,
-    targets: list[int] | None,
-    givens: list[tuple[int, str]],
-    stop: Stop | None = None,
-    continue_on_failure: bool = True,
-) -> RunPlan:
-    stages = tuple(_make_stage(*stage) for stage in _lay_out(shape, drafts))
-    names = [stage.name for stage in stages]
-    return RunPlan(
-        stages,
-        started=started,
-        seed=seed,
-        jitter=jitter,
-        targets=None if targets is None else tuple(names[number % len(names)] for number in targets),
-        stop=stop,
-        continue_on_failure=continue_on_failure,
-        overrides=tuple({names[number % len(names)]: what for number, what in givens}.items()),
+        **(limited if limits else {}),
     )
 
 
@@ -242,14 +162,16 @@ _STOPS = _STOPS_AT_ENTRIES | st.builds(Stop, st.sampled_from(Way), at=STOP_TIMES
 
 
 @st.composite
-def stopped_plans(draw: st.DrawFn, *, threads: bool = False) -> RunPlan:
+def stopped_plans(draw: st.DrawFn, *, threads: bool = False, limits: bool = False) -> RunPlan:
     """Draw a run that may end before its time: by a failure, by a stage's reply, or from outside.
 
     Args:
         draw: Hypothesis's.
         threads: Whether some stages run in worker threads; then it is not stopped at a time.
+        limits: Whether there are limits, as in `plans`.
     """
-    plan = draw(plans(acts=ACTS_THAT_STOP, threads=threads, parts=draw(st.booleans())))
+    parts = draw(st.booleans())
+    plan = draw(_plans(list(Decides), ACTS_THAT_STOP, threads=threads, parts=parts, limits=limits))
     stop = draw(_STOPS_AT_ENTRIES if threads else _STOPS)
     started = plan.started or (stop is not None and stop.way is Way.HANDLE)
     return attrs.evolve(plan, continue_on_failure=draw(st.booleans()), stop=stop, started=started)
@@ -276,21 +198,19 @@ def narrow_plans(
         Draft,
         _PARENTS,
         _PLACES,
-        trigger=TRIGGERS,
+        trigger=st.sampled_from(TRIGGERS),
         act=st.sampled_from(acts),
         ask=st.sampled_from(asks or [None]),
         reaction=st.sampled_from(reactions or [Reaction.PASS]),
         sleep=st.sampled_from([0.0, 0.5, 1.5]),
     )
     return st.builds(
-        _make_plan,
+        make_run,
         st.sampled_from([Shape.RANDOM, Shape.RANDOM, Shape.LAYERS]),
         st.lists(drafts, min_size=1, max_size=MAX_STAGES),
         started=st.just(True),
         seed=st.integers(0, 2**16),
         jitter=st.integers(0, 1),
-        targets=st.none(),
-        givens=st.just([]),
         stop=st.none() if stops is None else stops,
         continue_on_failure=st.just(False) if fail_fast else st.booleans(),
     )

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stageflow_actors import Pipeline, parallel_stages
-from stageflow_actors.events import StageEnded, StageStarted
+from stageflow_actors.events import StageCrashed, StageEnded, StageRestarting, StageStarted
 
 from .harness import run_plan
 from .model import predict
@@ -64,12 +64,15 @@ def test_begins_follow_ends_with_threads_too(plan):
 def test_a_stage_begins_at_the_moment_when_the_last_dependency_has_ended(plan):
     outcome = run_plan(plan)
     expected = {name: stage for name, stage in predict(plan).items() if stage.ran}
-    begun = {entry.stage: entry.time for entry in outcome.recorder.entries if entry.kind == "begin"}
-    assert begun == {name: stage.started for name, stage in expected.items()}
+    begun = [(entry.stage, entry.time) for entry in outcome.recorder.entries if entry.kind == "begin"]
+    assert sorted(begun) == sorted((name, span.started) for name, stage in expected.items() for span in stage.attempts)
     timings = outcome.result.timings
     assert {name: (timing.started, timing.ended) for name, timing in timings.items()} == {
         name: (stage.started, stage.ended) for name, stage in expected.items()
     }
+    assert {
+        name: [(one.started, one.ended) for one in attempts] for name, attempts in outcome.result.attempts.items()
+    } == {name: [(span.started, span.ended) for span in stage.attempts] for name, stage in expected.items()}
     assert outcome.result.duration == max((stage.ended for stage in expected.values()), default=0.0)
 
 
@@ -79,7 +82,11 @@ def test_events_carry_the_moments(plan):
     expected = predict(plan)
     for event in outcome.events:
         if isinstance(event, StageStarted):
-            assert event.at == expected[event.stage].started
+            assert event.at == expected[event.stage].attempts[event.attempt - 1].started
+        elif isinstance(event, StageCrashed):
+            assert event.at == expected[event.stage].attempts[event.attempt - 1].ended
+        elif isinstance(event, StageRestarting):
+            assert event.at + event.delay == expected[event.stage].attempts[event.attempt - 1].started
         elif isinstance(event, StageEnded):
             assert event.at == expected[event.stage].ended
 

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from stageflow_actors import RunEnding
 
-from .harness import name_problem, run_plan
+from .harness import run_plan
 from .plans import Act, Reaction
+from .problems import name_problem
 from .strategies import plans
 
 SEEDS = st.lists(st.integers(0, 2**16), min_size=3, max_size=5, unique=True)
@@ -20,8 +21,8 @@ def digest(result, *, times=True):
     plain = result.to_dict()
     for key in ("run_id", "created_at", *([] if times else ["timings"])):
         del plain[key]
-    for failure in plain["failures"].values():
-        for attempt in failure["attempts"]:
+    for attempts in (*(failure["attempts"] for failure in plain["failures"].values()), *plain["restarted"].values()):
+        for attempt in attempts:
             if not times:
                 del attempt["started"], attempt["ended"]
     return (

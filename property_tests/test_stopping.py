@@ -9,37 +9,23 @@ from hypothesis import strategies as st
 from stageflow_actors import PipelineFailedError, RunEnding
 from stageflow_actors.events import StageEnded
 
-from .harness import leaves, name_problem, run_plan
-from .model import CANCELLED, FAILED, ISOLATED, OK, SKIPPED, Ending, predict
+from .attempt_model import CANCELLED, FAILED, ISOLATED, OK, SKIPPED
+from .comparing import describe, flatten
+from .harness import run_plan
+from .model import predict
 from .plans import Act, Ask, Reaction, Stop, Way
-from .runners import Abort
-from .stop_model import find_moment, find_parent, foresee, may_fail_fast
+from .problems import Abort, leaves
+from .stop_model import find_facts, find_moment, find_parent, foresee, may_fail_fast
 from .strategies import STOP_TIMES, narrow_plans, stopped_plans
-
-
-def describe(result, name):
-    """Return what a result says of a stage, as the model would."""
-    state = result.states[name]
-    failure = result.failures.get(name)
-    return Ending(
-        state,
-        None if name not in result else (result[name].status.value, dict(result.data(name)), result[name].label),
-        None if failure is None else name_problem(failure.error),
-    )
-
-
-def flatten(ending):
-    """Return an ending of the model in the same form."""
-    output = ending.output
-    return attrs.evolve(ending, output=None if output is None else (output.status, output.data, output.label))
 
 
 def check_completed(plan, outcome):
     """Nothing stopped it: nothing in it may have wanted to."""
-    expected = predict(plan)
+    expected = predict(plan, find_facts(outcome.events))
     assert outcome.result.states == {name: stage.state for name, stage in expected.items()}
     assert outcome.result.ended.ending is RunEnding.COMPLETED
-    assert not any(stage.state is CANCELLED or stage.problem == ("Abort",) for stage in expected.values())
+    ends = (stage.state is CANCELLED or stage.problem == ("Abort",) or stage.escalates for stage in expected.values())
+    assert not any(ends)
     assert plan.continue_on_failure or not outcome.result.failures
 
 
@@ -51,6 +37,17 @@ def needs_handle(plan):
 @given(plan=stopped_plans())
 def test_every_stage_ends_as_the_stop_allows(plan):
     check_stopped(plan, run_plan(attrs.evolve(plan, started=True)))
+
+
+@settings(max_examples=2 * settings.default.max_examples)
+@given(plan=stopped_plans(limits=True))
+def test_every_stage_ends_as_the_stop_allows_with_limits_too(plan):
+    outcome = run_plan(attrs.evolve(plan, started=True))
+    check_stopped(plan, outcome)
+    check_ending(plan, outcome)
+    assert outcome.left == 0
+    assert outcome.result.ledger.balanced
+    assert not [problem for meter in outcome.recorder.meters.values() for problem in meter.problems]
 
 
 @settings(max_examples=3 * settings.default.max_examples)
@@ -205,7 +202,8 @@ def test_what_comes_out_of_a_run(plan):
         assert {type(leaf) for leaf in leaves(error)} == {Abort}
         assert not plan.started or outcome.raised_again == leaves(error)
     elif outcome.returned:
-        assert result.ended.ending in {RunEnding.COMPLETED, RunEnding.TIMED_OUT, RunEnding.CANCELLED}
+        escalated = result.ended.ending is RunEnding.FAILED and plan.continue_on_failure
+        assert escalated or result.ended.ending in {RunEnding.COMPLETED, RunEnding.TIMED_OUT, RunEnding.CANCELLED}
         assert plan.continue_on_failure or result.ended.ending is not RunEnding.COMPLETED or not result.failures
     else:
         assert plan.stop.way is Way.SCOPE

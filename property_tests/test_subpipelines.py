@@ -7,10 +7,13 @@ import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stageflow_actors import Pipeline, StageOutput, StageState
+from stageflow_actors import Pipeline, StageOutput, StageState, Supervisor
 
-from .model import BAD, ISOLATED, OK, SKIPPED, predict
-from .runners import Recorder, build
+from .attempt_model import BAD, ISOLATED, OK, SKIPPED
+from .model import predict
+from .plans import CHANCE
+from .recorder import Recorder
+from .runners import build
 from .strategies import plans
 
 
@@ -19,7 +22,8 @@ def run(pipeline):
 
     async def main():
         with trio.fail_after(1000):
-            return await pipeline.run(continue_on_failure=True)
+            async with Supervisor(random=lambda: CHANCE) as supervisor:
+                return await supervisor.run(pipeline, continue_on_failure=True)
 
     return trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from stageflow_actors import Pipeline, PipelineFailedError, RunEnding, Supervisor
 
-from .harness import Tasks, leaves, scheduled
-from .runners import PlannedError
+from .harness import Tasks, scheduled
+from .problems import PlannedError, leaves
 
 GRID = 0.25
 """Everything that is done is done at a multiple of this; no run ends at one."""

@@ -10,6 +10,7 @@ from ._bag import Attempt, describe_error
 from ._output import StageOutput, StageStatus
 from ._policy import Directive, Restart, Window, count_failure, direct, is_restartable, plan_restart
 from ._threads import apart
+from ._validation import count
 from .errors import RestartIntensityError
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ class Healing:
             return Verdict(Directive.FAIL, _give_up(f"it {times} allows", restart, error, attempts)), window
         if self._is_spent(now):
             assert self._intensity is not None
-            told = f"the run has had its {self._intensity.max_restarts} restarts{_name_window(self._intensity)}"
+            told = f"the run has had {count(self._intensity.max_restarts, 'restart')}{_name_window(self._intensity)}"
             return Verdict(Directive.FAIL, _give_up(told, self._intensity, error, attempts)), window
         return Verdict(Directive.RESTART, error, delay), window
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 import trio
+import trio.testing
 from gauge import Gauge, held
 
 from stageflow_actors import (
@@ -75,6 +78,31 @@ async def test_a_token_that_was_reserved_goes_back_when_the_stage_is_cancelled_b
         reserves.cancel("enough")
     assert gauge.starts == [("a", 0.0), ("c", 5.0)]
     assert held(limiter) == (0, 0)
+
+
+async def test_a_token_goes_back_when_a_plain_def_is_cancelled_before_it_has_a_thread(mock_clock):
+    """Its attempt starts when it has its thread."""
+    limiter, gauge = Limiter(5, rate=Rate(1, per=100.0)), Gauge(took=0.0)
+    started, gate = threading.Event(), threading.Event()
+
+    def hold(ctx):
+        started.set()
+        gate.wait()
+
+    def never(ctx):
+        pytest.fail("it began although its run was cancelled")
+
+    async with Supervisor(max_threads=1) as supervisor:
+        supervisor.start(Pipeline("holds").with_stage("a", hold))
+        await trio.to_thread.run_sync(started.wait)
+        reserves = supervisor.start(Pipeline("reserves").with_stage("b", never, limiter=limiter))
+        await trio.testing.wait_all_tasks_blocked()
+        assert held(limiter) == (1, 0)
+        reserves.cancel("enough")
+        await reserves.result()
+        assert (await supervisor.run(Pipeline("starts").with_stage("c", gauge, limiter=limiter))).ok
+        gate.set()
+    assert gauge.starts == [("c", 0.0)]
 
 
 async def test_a_token_that_was_spent_stays_spent_when_the_stage_is_cancelled(autojump_clock):
