@@ -6,9 +6,10 @@
 
 Several runs at once share one supervisor and its limiters, on a virtual clock, with trio's scheduler, the
 jitter of restarts and all else drawn from the seed. Two things are the machine's affair: what the threads of
-some seeds do meanwhile, and in which order trio cancels several runs at once, for it keeps tasks in sets. After each seed nothing may be left, no limit may have been passed, every ledger must
-balance, and every stage must have ended as a reference model says that knows the contract and not the code.
-Exits with 1 if a seed violates that, and with 130 after Ctrl-C, which prints the summary so far.
+some seeds do meanwhile, and in which order trio cancels many tasks at once, for it keeps them in sets.
+After each seed nothing may be left, no limit may have been passed, every ledger must balance, and every stage
+must have ended as a reference model says that knows the contract and not the code. Exits with 1 if a seed
+violates that, and with 130 after Ctrl-C, which prints the summary so far.
 """
 
 from __future__ import annotations

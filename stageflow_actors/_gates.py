@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, TypeAlias, cast, final
+from typing import TYPE_CHECKING, TypeAlias, final
 
-from ._tickets import Ticket
+from ._tickets import Ticket, bind
 from .errors import OverloadedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ._graph import Graph
-    from ._limiter import Limiter
     from ._limits import LimiterBase, Place
     from ._tickets import Claimant, Gate
 
@@ -79,7 +78,7 @@ class Gates:
 
     __slots__ = ("_graph", "_open", "_running", "has_rates", "is_used", "passes", "told")
 
-    def __init__(self, graph: Graph, running: Limiter | None) -> None:
+    def __init__(self, graph: Graph, running: LimiterBase | None) -> None:
         self._graph = graph
         self._running = running
         self._open: dict[Gate, Batch] = {}
@@ -124,13 +123,13 @@ class Gates:
                 ready.append(stage)
         self._close_batches(ready)
 
-    def _find_batch(self, claimant: Claimant, limiters: tuple[Limiter, ...], priority: int) -> Batch | None:
+    def _find_batch(self, claimant: Claimant, limiters: tuple[LimiterBase, ...], priority: int) -> Batch | None:
         """Return the open batch for a limiter, or None where tickets are needed, or nothing."""
         options = [limiter._options for limiter in limiters]  # noqa: SLF001 (a limiter and its queue are one thing)
         self.has_rates = self.has_rates or any(each.rate is not None for each in options)
         if len(options) != 1 or not options[0].is_plain:
             return None
-        gate = limiters[0]._bind()  # noqa: SLF001 (likewise)
+        gate = bind(limiters[0])
         if gate not in self._open:
             self._open[gate] = Batch(claimant, gate, priority)
         return self._open[gate]
@@ -148,10 +147,10 @@ class Gates:
         except OverloadedError as error:
             ticket.refuse_soon(error)
 
-    def list_limiters(self, own: LimiterBase | None, *, is_container: bool = False) -> tuple[Limiter, ...]:
+    def list_limiters(self, own: LimiterBase | None, *, is_container: bool = False) -> tuple[LimiterBase, ...]:
         """Return what an actor passes that has a limiter `own`, in order."""
         shared = None if is_container else self._running
-        return tuple(cast("Limiter", limiter) for limiter in (own, shared) if limiter is not None)
+        return tuple(limiter for limiter in (own, shared) if limiter is not None)
 
     def withdraw(self) -> list[int]:
         """Let no stage wait any more; return those that did."""

@@ -17,12 +17,12 @@ from ._actor import Host, perform, split_cancelled
 from ._bag import Attempt, StageFailure, describe_error
 from ._failures import make_failed, make_stray
 from ._graph import find_direct
-from ._limiter import Limiter, Waiter
+from ._limiter import Waiter
 from ._output import StageOutput, StageStatus
 from ._policy import ABANDONED, CANCELLED, FAILED, OK, SKIPPED, Directive, Window
 from ._snapshot import with_item
 from ._stage import StageContext, bind_runner
-from ._tickets import Gate, Ticket
+from ._tickets import Gate, Ticket, bind
 from ._traceback import clear_own_frames, drop_own_frames
 from .errors import ItemFailedError, OverloadedError, StageflowError, ThreadAbandonedError
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from ._announcer import Announcer
     from ._fanout import FanOutLimiterStage
     from ._healing import Healing
+    from ._limits import LimiterBase
     from ._shutdown import Shutdown
 
 _logger: Final = logging.getLogger("stageflow_actors")
@@ -55,7 +56,7 @@ class Loan:
     shutdown: Shutdown
     pipeline: str
     stage: str
-    limiters: tuple[Limiter, ...]
+    limiters: tuple[LimiterBase, ...]
     """What each item passes."""
     priority: int
     began: float
@@ -140,7 +141,7 @@ class FanOut:
         self._slots = NO_TICKET
         self._try_enter: Callable[[], bool] | None = None
         if len(limits) == 1 and limits[0].is_plain:
-            gate = loan.limiters[0]._bind()  # noqa: SLF001 (likewise)
+            gate = bind(loan.limiters[0])
             self._slots, self._try_enter = _OpenSlots(gate), gate.try_enter
         self._nursery: trio.Nursery | None = None
         self._results: list[Mapping[str, Any] | None] = []

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, final
 import attrs
 import outcome
 import trio
-from trio.lowlevel import Abort, Task, current_task, current_trio_token, enable_ki_protection
+from trio.lowlevel import Abort, Task, current_task, enable_ki_protection
 
 from ._limits import LimiterBase, require_priority
 from ._tickets import Gate, Ticket
@@ -65,7 +65,7 @@ class Limiter(LimiterBase):
         PipelineValidationError: An option cannot be used.
     """
 
-    __slots__ = ("__weakref__", "_gate")
+    __slots__ = ("__weakref__",)
 
     def __init__(
         self,
@@ -77,11 +77,10 @@ class Limiter(LimiterBase):
         aging: float = 10.0,
     ) -> None:
         super().__init__(max_concurrency, max_queued=max_queued, overflow=overflow, rate=rate, aging=aging)
-        self._gate: Gate | None = None
 
     def statistics(self) -> LimiterStatistics:
         """Return what it holds now, and what it has done."""
-        gate = self._gate
+        gate: Gate | None = self._gate
         if gate is None:
             return LimiterStatistics(self.max_concurrency, 0, 0, 0, 0, 0)
         held = (gate.running, gate.queue.size)
@@ -104,31 +103,6 @@ class Limiter(LimiterBase):
 
     def __repr__(self) -> str:
         return f"<Limiter of {self.max_concurrency:,}: {self._gate.describe() if self._gate else 'unused'}>"
-
-    def _bind(self) -> Gate:
-        """Return the gate of the trio run that is under way, made at its first use."""
-        gate = self._gate
-        try:
-            token = current_trio_token()
-        except RuntimeError:
-            problem = "a limiter can be used only while trio runs, on its thread"
-            raise RuntimeError(f"limiter of {self.max_concurrency:,}: {problem}") from None
-        if gate is not None and gate.token is token:
-            return gate
-        if gate is not None and (gate.running or gate.queue.size) and _runs(gate.token):
-            problem = f"limiter of {self.max_concurrency:,} is in use in another trio run: {gate.describe()}"
-            raise RuntimeError(f"{problem}; give each run that goes on at the same time a limiter of its own")
-        self._gate = Gate(self._options, gate)
-        return self._gate
-
-
-def _runs(token: trio.lowlevel.TrioToken) -> bool:
-    """Return whether the trio run of a token is still under way."""
-    try:
-        token.run_sync_soon(int)
-    except trio.RunFinishedError:
-        return False
-    return True
 
 
 class Waiter:

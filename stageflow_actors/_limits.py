@@ -308,7 +308,7 @@ class LimiterOptions:
 class LimiterBase:
     """A limiter as far as a definition knows it: its options. What limits is `Limiter`, one floor up."""
 
-    __slots__ = ("_options",)
+    __slots__ = ("_gate", "_options")
 
     def __init__(
         self,
@@ -321,6 +321,8 @@ class LimiterBase:
     ) -> None:
         if rate is not None and not isinstance(rate, Rate):
             refuse(f"rate must be a Rate, not {rate!r}", hint="write rate=Rate(100, per=1.0)")
+        self._gate: Any = None
+        """What it is within the present trio run: a `Gate`, one floor up."""
         self._options = LimiterOptions(
             require_count("max_concurrency", max_concurrency),
             require_max_queued(max_queued),

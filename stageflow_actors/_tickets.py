@@ -20,8 +20,7 @@ from .errors import OverloadedError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ._limiter import Limiter
-    from ._limits import LimiterOptions, Place
+    from ._limits import LimiterBase, LimiterOptions, Place
 
 _Arguments = TypeVarTuple("_Arguments")
 
@@ -58,7 +57,7 @@ class Ticket:
 
     __slots__ = ("_gate", "_held", "_limiters", "_place", "_priority", "_started", "claimant", "what")
 
-    def __init__(self, claimant: Claimant, what: Any, limiters: tuple[Limiter, ...], priority: int) -> None:
+    def __init__(self, claimant: Claimant, what: Any, limiters: tuple[LimiterBase, ...], priority: int) -> None:
         self.claimant = claimant
         self.what = what
         self._limiters = limiters
@@ -93,7 +92,7 @@ class Ticket:
             limiter = self._limiters[0]
             gate = limiter._gate  # noqa: SLF001 (a limiter and its tickets are one thing)
             if gate is None or gate.token is not current_trio_token():
-                gate = limiter._bind()  # noqa: SLF001 (likewise)
+                gate = bind(limiter)
             self._place = place = gate.enter(self, self._priority)
             if place is None:
                 self._held = (gate,)
@@ -145,7 +144,7 @@ class Ticket:
         for limiter in self._limiters[len(self._held) :]:
             gate = limiter._gate  # noqa: SLF001 (a limiter and its tickets are one thing)
             if gate is None or gate.token is not current_trio_token():
-                gate = limiter._bind()  # noqa: SLF001 (likewise)
+                gate = bind(limiter)
             place = gate.enter(self, self._priority)
             if place is not None:
                 self._place = place
@@ -397,3 +396,33 @@ class Gate:
             while True:
                 await trio.sleep_until(self.bucket.next_at(self._now()))
                 self._settle()
+
+
+def bind(limiter: LimiterBase) -> Gate:
+    """Return the gate of a limiter in the trio run that is under way, made at its first use.
+
+    Raises:
+        RuntimeError: Trio does not run, or the limiter is in use in another run of it.
+    """
+    gate: Gate | None = limiter._gate  # noqa: SLF001 (a limiter and its gate are one thing)
+    try:
+        token = current_trio_token()
+    except RuntimeError:
+        problem = "a limiter can be used only while trio runs, on its thread"
+        raise RuntimeError(f"limiter of {limiter.max_concurrency:,}: {problem}") from None
+    if gate is not None and gate.token is token:
+        return gate
+    if gate is not None and (gate.running or gate.queue.size) and _runs(gate.token):
+        problem = f"limiter of {limiter.max_concurrency:,} is in use in another trio run: {gate.describe()}"
+        raise RuntimeError(f"{problem}; give each run that goes on at the same time a limiter of its own")
+    limiter._gate = gate = Gate(limiter._options, gate)  # noqa: SLF001 (likewise)
+    return gate
+
+
+def _runs(token: trio.lowlevel.TrioToken) -> bool:
+    """Return whether the trio run of a token is still under way."""
+    try:
+        token.run_sync_soon(int)
+    except trio.RunFinishedError:
+        return False
+    return True

@@ -187,7 +187,7 @@ async def test_two_fan_outs_and_a_stage_share_a_limiter(autojump_clock):
     # Neither runs through before the other has its turns.
     first = gauge.order[:10]
     assert {name[0] for name in first} == {"a", "b", "c"}
-    assert 3 <= sum(name[0] == "a" for name in first) <= 6
+    assert 2 <= sum(name[0] == "a" for name in first) <= 8
 
 
 async def test_the_priority_of_the_stage_is_that_of_its_items(autojump_clock):

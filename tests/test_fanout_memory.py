@@ -60,7 +60,7 @@ async def cancel(ctx):
 
 
 async def abort(ctx):
-    if ctx.snapshot.data["item"] == 5:
+    if ctx.snapshot.data["item"] == 3:
         raise Abort(ctx.stage_name)
     await trio.sleep_forever()
 
@@ -163,10 +163,10 @@ async def peak(pipeline):
 
 
 async def test_memory_is_bounded_by_the_limit_and_what_is_kept():
-    small, large = (
-        await peak(fan(nothing, lambda inputs, count=count: iter(range(count)), limiter=Limiter(16), collect=False))
-        for count in (500, 5000)
-    )
-    assert large < 1.2 * small
-    wide = await peak(fan(nothing, lambda inputs: iter(range(5000)), limiter=Limiter(256), collect=False))
-    assert wide > 3 * large
+    peaks = {}
+    for limit, count in ((16, 500), (16, 5000), (256, 5000)):
+        source = range(count)
+        pipeline = fan(nothing, lambda inputs, source=source: iter(source), limiter=Limiter(limit), collect=False)
+        peaks[limit, count] = await peak(pipeline)
+    assert peaks[16, 5000] < 1.2 * peaks[16, 500]
+    assert peaks[256, 5000] > 3 * peaks[16, 5000]
