@@ -170,8 +170,12 @@ async def perform(
     if task.child_nurseries:
         left_open = await close_nurseries(task)
         left_open.__context__ = error
-        return None, left_open
-    return output, error
+        output, error = None, left_open
+        del left_open
+    try:
+        return output, error
+    finally:
+        del error  # its traceback keeps this frame
 
 
 async def run_special(

@@ -244,12 +244,12 @@ class Engine:
                 raise self.result._make_error()  # noqa: SLF001 (the result's own)
             if interrupted is not None:
                 raise interrupted
+            if not self.result.ledger.balanced:
+                problem = f"the ledger does not balance: {self.result.ledger}"
+                raise LedgerError(problem, result=self.result, pipeline=self._graph.pipeline, hint="please report it")
+            return self.result
         finally:
-            del interrupted
-        if not self.result.ledger.balanced:
-            problem = f"the ledger does not balance: {self.result.ledger}"
-            raise LedgerError(problem, result=self.result, pipeline=self._graph.pipeline, hint="please report it")
-        return self.result
+            del interrupted, self  # the traceback of what it raises keeps this frame
 
     @property
     def fatal(self) -> BaseException | None:

@@ -11,7 +11,7 @@ from functools import partial
 import pytest
 import trio
 import trio.testing
-from fanout_cases import Abort, fan, nothing
+from fanout_cases import fan, nothing
 
 from stageflow_actors import Backoff, Limiter, PipelineFailedError, Rate, Restart, StageOutput, Supervisor
 
@@ -59,12 +59,6 @@ async def cancel(ctx):
     return StageOutput.cancel("enough")
 
 
-async def abort(ctx):
-    if ctx.snapshot.data["item"] == 3:
-        raise Abort(ctx.stage_name)
-    await trio.sleep_forever()
-
-
 class Managed:
     async def __aenter__(self):
         pass
@@ -96,7 +90,7 @@ def make(worker, items=generate, limiter=None, **options):
 
 
 async def run_once(supervisor, pipeline, *, timeout=None):
-    with contextlib.suppress(PipelineFailedError, Abort):
+    with contextlib.suppress(PipelineFailedError):
         await supervisor.run(pipeline, timeout=timeout)
 
 
@@ -108,9 +102,8 @@ async def growth(pipeline, **options):
         for number in range(_WARM_UP + _ROUNDS):
             if number == _WARM_UP:
                 before = sys.getallocatedblocks()
-            with contextlib.suppress(Abort):  # it leaves the supervisor too
-                async with Supervisor(max_threads=2) as supervisor:
-                    await run_once(supervisor, pipeline, **options)
+            async with Supervisor(max_threads=2) as supervisor:
+                await run_once(supervisor, pipeline, **options)
         return (sys.getallocatedblocks() - before) / _ROUNDS / _ITEMS
     finally:
         gc.enable()
@@ -133,7 +126,6 @@ CASES = {
     "timeouts of the run": (partial(make, late_cleanup), 0.001),
     "timeouts of the stage": (partial(make, late_cleanup, stage={"timeout": 0.001}), None),
     "cancels": (partial(make, cancel), None),
-    "aborts": (partial(make, abort), None),
     "restarts of the stage": (partial(make, fail_every_third, stage={"restart": Restart()}), None),
     "with a rate": (partial(make, work, limiter=Limiter(5, rate=Rate(1000))), None),
     "rejections": (partial(make, work, limiter=Limiter(1, overflow="reject"), **COLLECT), None),
