@@ -83,7 +83,8 @@ class Supervisor:
         self._shutdown = require_seconds("shutdown", shutdown)
         self._identify = identify
         self._random = random
-        self._engines: set[Engine] = set()
+        self._engines: dict[Engine, None] = {}
+        """In the order of their admission."""
         self._idle = trio.Event()
         self._unobserved: list[Run] = []
         self._fatal: BaseException | None = None
@@ -222,12 +223,12 @@ class Supervisor:
         )
         if self._runs is not None:
             engine.enter(self._runs)
-        self._engines.add(engine)
+        self._engines[engine] = None
         return engine
 
     def _forget(self, engine: Engine) -> None:
         engine.leave()
-        self._engines.discard(engine)
+        self._engines.pop(engine, None)
         if not self._engines:
             self._idle.set()
 
@@ -269,8 +270,8 @@ class Supervisor:
             self._stop_all(f"the supervisor was left with {type(error).__qualname__}")
         # The body's exception is not for the nursery, which would wrap it in a group; except for the
         # Cancelled of the nursery's own scope, which only that scope can take.
-        is_cancelled = error is not None and split_cancelled(error) is None
-        own = self._fatal is not None and is_cancelled
+        remains = None if error is None else split_cancelled(error)
+        own = self._fatal is not None and error is not None and remains is None
         try:
             try:
                 with contextlib.suppress(trio.Cancelled):  # a scope that is cancelled says so again, below
@@ -282,7 +283,7 @@ class Supervisor:
             if self._fatal is None or split_cancelled(raised) is not None:
                 raise  # else it is Cancelled, and what a stage raised comes before that
         self._closed = True
-        if self._fatal is not None and (error is None or is_cancelled or isinstance(error, Exception)):
+        if self._fatal is not None and (remains is None or isinstance(remains, Exception)):
             raise self._fatal
         if error is None:
             await trio.lowlevel.checkpoint_if_cancelled()
