@@ -125,12 +125,6 @@ MUTATIONS = [
         "            if self.running < self._limit:  # so nobody waits",
         "            if self.running <= self._limit:  # so nobody waits",
     ),
-    Mutation(
-        "a newcomer barges",
-        "_tickets.py",
-        "if self.running < self._limit and not queue.size and bucket.reserve",
-        "if self.running < self._limit and bucket.reserve",
-    ),
     Mutation("a slot that frees is lost", "_tickets.py", "self.queue.pop()[ITEM].pass_gate(self)", "self.queue.pop()"),
     Mutation(
         "nobody waits for tokens",

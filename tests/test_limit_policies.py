@@ -336,3 +336,29 @@ def test_a_stage_refuses_nonsense(options, message):
     with pytest.raises(PipelineValidationError) as caught:
         Pipeline("p").with_stage("a", nothing, **options)
     assert str(caught.value) == f"pipeline 'p', stage 'a': {message}"
+
+
+@pytest.mark.parametrize(
+    "options", [{"limiter": Limiter(1)}, {"limiter": Limiter(1, rate=Rate(1))}], ids=["plain", "rated"]
+)
+async def test_those_that_were_told_in_the_turn_that_ends_the_run_are_cancelled(options, autojump_clock):
+    """They have not asked their limiter yet: that comes at the end of the turn."""
+
+    def refuse(inputs):
+        raise ValueError("boom")
+
+    gauge = Gauge()
+    pipeline = (
+        Pipeline("p")
+        .with_stage("told", gauge, **options)
+        .with_stage("refuses", gauge, when=refuse)
+        .with_stage("later", gauge, **options)
+    )
+    with pytest.raises(PipelineFailedError) as caught:
+        await pipeline.run()
+    result = caught.value.result
+    assert name_states(result) == {"told": "cancelled", "refuses": "failed", "later": "cancelled"}
+    assert (result.ledger.accepted, result.ledger.cancelled) == (1, 1)
+    assert result.ledger.balanced
+    assert held(options["limiter"]) == (0, 0)
+    assert gauge.starts == []
