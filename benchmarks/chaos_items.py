@@ -39,7 +39,7 @@ def check_items(call: Call, result: RunResult, *, timed: bool) -> Iterator[str]:
                 yield f"fan-out {stage.name!r} did not run, and its items did"
             continue
         fan = _Fan(stage, call.events, facts, seen, find_denied(plan, facts.crashes), timed=timed)
-        for problem in (*fan.check_whole(), *fan.check_each(), *fan.check_error(result)):
+        for problem in (*fan.check_whole(), *fan.check_each(), *fan.check_error(result), *fan.check_failures(result)):
             yield f"fan-out {stage.name!r}: {problem}"
 
 
@@ -60,6 +60,7 @@ class _Fan:
         self._facts = facts
         self._seen = seen
         self._timed = timed
+        self._near = NEAR if timed else 1.0
         self._start = facts.starts[stage.name, 1]
         self._events = [
             (number, event)
@@ -151,3 +152,18 @@ class _Fan:
             return
         if not self._causes or failure.error.index != self._causes[0].index or failure.error.__cause__ is None:
             yield f"it failed with {failure.error!r}; what its items did is {self._causes}"
+
+    def check_failures(self, result: RunResult) -> Iterator[str]:
+        """The failures that it collects have every attempt, with its times."""
+        name = self._stage.name
+        collected = result[name].data.get("failures", {}) if name in result else {}
+        for item, failure in collected.items():
+            crashes = [crash for crash in self._facts.crashes if crash.stage == f"{name}[{item}]"]
+            told = [(crash.attempt, self._facts.starts[crash.stage, crash.attempt], crash.at) for crash in crashes]
+            found = [(attempt.number, attempt.started, attempt.ended) for attempt in failure.attempts]
+            pairs = zip(found, told, strict=False)
+            near = all(
+                abs(one - other) <= self._near for mine, its in pairs for one, other in zip(mine, its, strict=True)
+            )
+            if len(found) != len(told) or not near:
+                yield f"item {item} has the attempts {found}, and {told} were told of"

@@ -254,10 +254,13 @@ def _look_round(log: Log, supervisor: Watchful, now: float) -> None:
     if len(log.problems) >= _ENOUGH:
         return
     waiting_inside = 0
+    plans = dict(log.plan.limiters)
     for name, limiter in log.limiters.items():
         meter, statistics = log.meters[name], limiter.statistics()
         held = statistics.running - meter.inside
         waiting_inside += held
+        if plans[name].overflow != "wait" and statistics.queued > (plans[name].max_queued or 0):
+            log.problems.append(f"at {now:g}: {name} keeps more waiting than it may: {statistics}")
         if held < 0:
             log.problems.append(f"at {now:g}: {meter.inside} are inside of {name}, which has {statistics}")
         if statistics.queued and statistics.running < statistics.max_concurrency:
@@ -277,6 +280,8 @@ def _look_round(log: Log, supervisor: Watchful, now: float) -> None:
     if waiting_inside > queued:
         log.problems.append(f"at {now:g}: {waiting_inside} hold a slot and do not run, {queued} wait for another")
     runs = None if supervisor._runs is None else supervisor._runs.statistics()
+    if runs is not None and log.plan.overflow != "wait" and runs.queued > (log.plan.max_queued or 0):
+        log.problems.append(f"at {now:g}: more runs are queued than may be: {runs}")
     if runs is not None and runs.queued and runs.running < runs.max_concurrency:
         log.problems.append(f"at {now:g}: no run is admitted: {runs}")
     for number, call in enumerate(log.calls):

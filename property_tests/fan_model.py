@@ -69,16 +69,17 @@ def find_cause(stage: StagePlan, end: ItemEnd, expected: Expected, facts: Facts,
     """
     fan = stage.fan
     assert fan is not None
+    # At the very moment of a stop either may come first, and what the stage failed with tells.
+    told = {crash.problem for crash in facts.crashes if crash.stage == stage.name}
+    before, tied = end.at < cutoff - NEAR, end.at < cutoff + NEAR
     if end.state is CANCELLED and expected.state is CANCELLED and _replied(stage, end, facts):
-        return Cause(end.index, "cancel")
+        return None if not before and TIMED_OUT in told else Cause(end.index, "cancel")
     if end.state is not FAILED:
         return None
     problem = next((one.problem for one in reversed(facts.crashes) if one.stage == f"{stage.name}[{end.index}]"), ())
     if "Abort" in problem:
         return Cause(end.index, "abort", problem)
-    # At the very moment of a stop either may come first, and what the stage failed with tells.
-    ended = any(crash.stage == stage.name and crash.problem == ITEM_FAILED for crash in facts.crashes)
-    asked = end.at < cutoff - NEAR or (end.at < cutoff + NEAR and ended)
+    asked = before or (tied and ITEM_FAILED in told)
     escalates = asked and expected.escalates and expected.attempts[-1].problem == problem
     if escalates or fan.ends_at_failure:
         return Cause(end.index, "escalate" if escalates else "fail", problem)
@@ -224,7 +225,8 @@ def live_fan(stage: StagePlan, seen: Seen, now: float, facts: Facts, denied: set
     endings = end_fan(stage, seen, start, facts, denied)
     if not endings:
         return Expected(FAILED, problem=("items are missing",))
-    ending = endings[0]
+    told = {crash.problem for crash in facts.crashes if crash.stage == stage.name}
+    ending = next((one for one in endings if one.problem in told), endings[0])
     ended = max((end.at for end in facts.items.get(stage.name, ())), default=start)
     if ending.problem == TIMED_OUT:
         assert stage.timeout is not None

@@ -350,3 +350,12 @@ async def test_an_item_that_overran_is_told(autojump_clock):
     result, seen = await follow(fan(act, [2, 0.5], timeout=1))
     assert counts_of(result) == (2, 2, 0, 0)
     assert [(e.stage, e.attempt, e.item) for e in seen if isinstance(e, events.StageOverran)] == [("f", 1, 0)]
+
+
+async def test_failures_are_in_the_order_of_the_items(autojump_clock):
+    async def act(ctx):
+        await trio.sleep(9 - ctx.snapshot.data["index"])
+        raise ValueError("boom")
+
+    result = await run(fan(act, range(5), limiter=Limiter(5), on_item_failure="collect"))
+    assert list(result.data("f")["failures"]) == [0, 1, 2, 3, 4]
