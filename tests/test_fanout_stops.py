@@ -296,3 +296,18 @@ async def test_fail_fast_keeps_what_other_stages_gave(autojump_clock):
         await pipeline.with_stage("f", runner, dependencies="a").run()
     assert caught.value.result.states == {"a": StageState.OK, "f": StageState.FAILED}
     assert ledger_of(caught.value.result)[0] == 5
+
+
+async def test_items_that_were_sent_off_and_have_not_begun_do_not_run():
+    began = []
+
+    async def work(ctx):
+        began.append(ctx.stage_name)
+        handle.cancel("enough")
+
+    async with Supervisor() as supervisor:
+        handle = supervisor.start(fan(work, range(10), limiter=Limiter(10)))
+        result = await handle.result()
+    assert len(began) == 1
+    assert ledger_of(result)[0] == 11
+    assert result.ledger.cancelled == 10

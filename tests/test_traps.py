@@ -518,9 +518,9 @@ async def test_failures_in_later_cleanup_isolate_nobody(autojump_clock):
 
 @pytest.mark.parametrize("method", ["run", "start"])
 def test_an_interrupt_at_admission_leaves_no_run_that_nobody_drives(method):
-    class Loud(set):
-        def add(self, engine):
-            super().add(engine)
+    class Loud(dict):
+        def __setitem__(self, engine, value):
+            super().__setitem__(engine, value)
             signal.raise_signal(signal.SIGINT)
 
     async def main():
