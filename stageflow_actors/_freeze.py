@@ -135,6 +135,21 @@ def freeze_mapping(value: Any, where: str) -> FrozenDict[str, Any]:
     return cast("FrozenDict[str, Any]", freeze(value, where))
 
 
+def freeze_item(frozen: Mapping[str, Any], item: Any, index: int) -> FrozenDict[str, Any]:
+    """Return the frozen data of a run with an item of a fan-out and its position: only the item is looked at.
+
+    Raises:
+        NotFreezableError: The item holds a value that cannot be frozen.
+    """
+    more: Mapping[str, Any] = {"item": item, "index": index}
+    if item.__class__ not in _ATOMS:
+        more = freeze_mapping(more, "data")
+    extended = _new_dict(FrozenDict)
+    _fill_dict(extended, frozen)
+    _fill_dict(extended, more)
+    return cast("FrozenDict[str, Any]", extended)
+
+
 def register_freezer(cls: type[_T], function: Callable[[_T], Any]) -> None:
     """Teach `freeze` a type, and its subclasses, for the whole process.
 

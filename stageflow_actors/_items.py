@@ -93,13 +93,16 @@ NO_TICKET: Final = _OpenSlots(None)
 class _Item(Waiter):
     """One item, from the time it is taken to its end."""
 
-    __slots__ = ("attempts", "index", "number", "started", "ticket", "value", "window")
+    __slots__ = ("_announcer", "_stage", "attempts", "index", "name", "number", "started", "ticket", "value", "window")
 
-    def __init__(self, index: int, value: Any) -> None:
-        super().__init__()
+    def __init__(self, announcer: Announcer, stage: str, index: int, value: Any) -> None:
+        self._task = self._ticket = None
+        self._announcer = announcer
+        self._stage = stage
         self.ticket: Ticket | _OpenSlots = NO_TICKET
         """What lets it through its limiters, until it has ended: the ticket leads back here."""
         self.index = index
+        self.name = f"{stage}[{index}]"
         self.value = value
         self.number = 1
         """Of the present attempt."""
@@ -107,6 +110,10 @@ class _Item(Waiter):
         self.attempts: tuple[Attempt, ...] = ()
         """The failed ones."""
         self.window = NO_FAILURES
+
+    def emit(self, _name: str, attempt: int, event: object) -> None:
+        """Tell what the worker has to tell."""
+        self._announcer.stage_emitted(self._stage, attempt, event, self.index)
 
     def free(self) -> None:
         """Give back the slots of an item, or its place in a queue, and let go of the ticket."""
@@ -224,6 +231,8 @@ class FanOut:
 
     async def _send_all(self, take: Callable[[], Any], *, is_async: bool = False) -> None:
         """Take the items one by one and send each off, once there is room for it."""
+        assert self._nursery is not None
+        start_soon: Callable[..., None] = self._nursery.start_soon
         while True:
             taken = await take() if is_async else take()
             while taken and self._restarting >= self._most_restarting:
@@ -233,7 +242,7 @@ class FanOut:
                 await trio.lowlevel.checkpoint_if_cancelled()
             if not taken or self._stopped:
                 break
-            item = _Item(self._told, taken[0])
+            item = _Item(self._announcer, self._name, self._told, taken[0])
             self._told += 1
             if self._collects:
                 self._results.append(None)
@@ -249,8 +258,7 @@ class FanOut:
             except BaseException:
                 self._give_up(item, "the stage ended before it began")
                 raise
-            assert self._nursery is not None
-            self._spawn(self._nursery.start_soon, self._run_item, item)
+            self._spawn(start_soon, self._run_item, item, name=item.name)
             if not self._told % _CHUNK:
                 await trio.lowlevel.checkpoint()
 
@@ -285,8 +293,7 @@ class FanOut:
             except StageflowError as refused:
                 delay = self._judge(item, refused)
             else:
-                name, emit = f"{self._name}[{item.index}]", partial(self._emit, item.index)
-                ctx = StageContext(name, snapshot, self._inputs, self._config, item.number, emit)
+                ctx = StageContext(item.name, snapshot, self._inputs, self._config, item.number, item.emit)
                 host = None if self._direct else self._make_host(item)
                 output, raised = await perform(self._form, self._direct, self._target, ctx, self._timeout, host)
                 ctx._emit = None  # noqa: SLF001 (closed where it was made)
@@ -331,9 +338,6 @@ class FanOut:
         ticket, item.ticket = item.ticket, NO_TICKET
         return ticket.release
 
-    def _emit(self, index: int, _name: str, attempt: int, event: object) -> None:
-        self._announcer.stage_emitted(self._loan.stage, attempt, event, index)
-
     def _complete(self, item: _Item, output: StageOutput) -> float | None:
         status = output.status
         if status is StageStatus.OK:
@@ -376,7 +380,7 @@ class FanOut:
         loan = self._loan
         drop_own_frames(error)
         if isinstance(error, StageflowError):
-            error.locate(pipeline=loan.pipeline, stage=f"{loan.stage}[{item.index}]", attempt=item.number)
+            error.locate(pipeline=loan.pipeline, stage=item.name, attempt=item.number)
         ended = loan.now()
         started = ended if item.started is None else item.started
         item.attempts += (Attempt(item.number, started - loan.began, ended - loan.began, error),)
@@ -412,7 +416,7 @@ class FanOut:
     def _fail(self, item: _Item, error: BaseException, *, escalates: bool = False) -> None:
         """Give an item its final failure, and end the stage where that is what it does about one."""
         loan = self._loan
-        name = f"{loan.stage}[{item.index}]"
+        name = item.name
         drop_own_frames(error)
         if isinstance(error, StageflowError):
             error.locate(pipeline=loan.pipeline, stage=name, attempt=item.number)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self, final
 
 import attrs
 
-from ._freeze import FrozenDict, freeze, freeze_mapping
+from ._freeze import FrozenDict, freeze, freeze_item, freeze_mapping
 from .errors import NotJSONError
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ def with_item(snapshot: ContextSnapshot[Any], item: object, index: int) -> Conte
     Raises:
         NotFreezableError: The item holds a value that cannot be frozen.
     """
-    data = freeze_mapping({**snapshot.data, "item": item, "index": index}, "data")
+    data = freeze_item(snapshot.data, item, index)
     made: Any = _Draft(
         snapshot.input_text,
         data,
