@@ -10,6 +10,7 @@ import trio
 import trio.testing
 
 from stageflow_actors import (
+    Limiter,
     Pipeline,
     PipelineFailedError,
     RunEnding,
@@ -619,3 +620,19 @@ async def test_the_frames_of_what_is_suspended_are_left_alone(autojump_clock):
         second = supervisor.start(Pipeline("q").with_stage("b", stop_the_other))
         assert (await second.result()).data("b") == {"went": "on"}
         assert first.partial().states == {"a": "failed"}
+
+
+@pytest.mark.parametrize("limiter", [None, Limiter(600)], ids=["no limiter", "a wide one"])
+async def test_all_that_is_ready_begins_although_nothing_ends(limiter, autojump_clock):
+    """More than may be unbegun at once, each of which waits for all the others."""
+    begun, all_have_begun = [], trio.Event()
+
+    async def meet(ctx):
+        begun.append(ctx.stage_name)
+        if len(begun) == 600:
+            all_have_begun.set()
+        await all_have_begun.wait()
+
+    pipeline = Pipeline("p").with_stages(parallel_stages("w{key}", meet, range(600), limiter=limiter))
+    with trio.fail_after(1):
+        assert (await pipeline.run()).ok
