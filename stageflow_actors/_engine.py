@@ -34,6 +34,7 @@ from ._policy import (
     ABANDONED,
     CANCELLED,
     FAILED,
+    NO_FAILURES,
     OK,
     PENDING,
     RESTARTING,
@@ -77,7 +78,6 @@ _logger: Final = logging.getLogger("stageflow_actors")
 _CHUNK: Final = 256
 
 _STATUS_OK: Final = StageStatus.OK
-NO_FAILURES: Final = Window()
 
 
 @final

@@ -102,11 +102,12 @@ class Gates:
         specs, forms = self._graph.specs, self._graph.forms
         if any(specs[stage].priority for stage in told):
             told.sort(key=lambda stage: -specs[stage].priority)
-        limiter = form = batch = None
+        limiter = form = batch = None  # no stage's form is None, so that the first stage is looked at
+        limiters: tuple[LimiterBase, ...] = ()
         priority = 0
         for stage in told:
             spec = specs[stage]
-            if batch is None or spec.limiter is not limiter or forms[stage] is not form or spec.priority != priority:
+            if spec.limiter is not limiter or forms[stage] is not form or spec.priority != priority:
                 limiter, form = spec.limiter, forms[stage]
                 limiters = self.list_limiters(limiter, is_container=form.is_container)
                 if self._open and spec.priority != priority:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, final
 
 import attrs
 
 from ._bag import Attempt, describe_error
 from ._output import StageOutput, StageStatus
-from ._policy import Directive, Restart, Window, count_failure, direct, is_restartable, plan_restart
+from ._policy import NO_FAILURES, Directive, Restart, Window, count_failure, direct, is_restartable, plan_restart
 from ._threads import apart
 from ._validation import count
 from .errors import RestartIntensityError
@@ -42,7 +42,7 @@ class Healing:
         self._context = context
         self._intensity = intensity
         self._random = random
-        self._window = Window()
+        self._window = NO_FAILURES
         self._tripped = False
 
     def judge(
@@ -102,7 +102,9 @@ def _name_window(limit: Restart | Intensity) -> str:
     return "" if limit.within is None else f" within {limit.within:g} s"
 
 
-def _give_up(problem: str, limit: Restart | Intensity, error: Exception, attempts: Any) -> RestartIntensityError:
+def _give_up(
+    problem: str, limit: Restart | Intensity, error: Exception, attempts: tuple[Attempt, ...]
+) -> RestartIntensityError:
     made = RestartIntensityError(
         f"{problem}; the last failure is {describe_error(error)}",
         attempts=attempts,

@@ -19,7 +19,7 @@ from ._failures import make_failed, make_stray
 from ._graph import find_direct
 from ._limiter import Waiter
 from ._output import StageOutput, StageStatus
-from ._policy import ABANDONED, CANCELLED, FAILED, OK, SKIPPED, Directive, Window
+from ._policy import ABANDONED, CANCELLED, FAILED, NO_FAILURES, OK, SKIPPED, Directive
 from ._snapshot import with_item
 from ._stage import StageContext, bind_runner
 from ._tickets import Gate, Ticket, bind
@@ -39,8 +39,6 @@ _logger: Final = logging.getLogger("stageflow_actors")
 
 _CHUNK: Final = 256
 """How many items may be sent off without a checkpoint."""
-
-NO_FAILURES: Final = Window()
 
 
 @final

@@ -321,6 +321,9 @@ class Window:
     """When they were, in a sliding window."""
 
 
+NO_FAILURES: Final = Window()
+
+
 def count_failure(window: Window, within: float | None, now: float) -> Window:
     """Return the failures that count, after one more at `now`: those not longer ago than `within` seconds."""
     if within is None:
