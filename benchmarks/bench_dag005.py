@@ -28,7 +28,7 @@ from rich.table import Table
 from rows import ROWS, Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from rows import Figure, Taken
 
@@ -96,6 +96,25 @@ def write_json(path: Path, settings: Settings, rows: Mapping[str, Taken]) -> Non
     path.write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
 
 
+def measure(
+    console: Console, known: Mapping[str, Callable[[Settings], Taken]], settings: Settings, chosen: argparse.Namespace
+) -> int:
+    """Measure and print the chosen rows of those known, and their figures; return the exit code."""
+    rows: dict[str, Taken] = {}
+    for name in chosen.only or known:
+        began = perf_counter()
+        try:
+            rows[name] = known[name](settings)
+        except WrongOutputError as error:
+            console.print(f"[bold red]wrong output[/] in {name}: {error}")
+            return 1
+        print_row(console, name, rows[name], perf_counter() - began)
+    print_figures(console, [figure for row in rows.values() for figure in row.figures])
+    if chosen.json is not None:
+        write_json(chosen.json, settings, rows)
+    return 0
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     chosen = read_arguments(arguments)
     console = Console(highlight=False)
@@ -106,19 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name, peer in settings.peers.items():
         if peer is None:
             console.print(f"{name}: not installed (pip install 'stageflow-actors\\[bench]'); its column stays empty\n")
-    rows: dict[str, Taken] = {}
-    for name in chosen.only or ROWS:
-        began = perf_counter()
-        try:
-            rows[name] = ROWS[name](settings)
-        except WrongOutputError as error:
-            console.print(f"[bold red]wrong output[/] in {name}: {error}")
-            return 1
-        print_row(console, name, rows[name], perf_counter() - began)
-    print_figures(console, [figure for row in rows.values() for figure in row.figures])
-    if chosen.json is not None:
-        write_json(chosen.json, settings, rows)
-    return 0
+    return measure(console, ROWS, settings, chosen)
 
 
 if __name__ == "__main__":

@@ -13,19 +13,15 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from time import perf_counter
 from typing import TYPE_CHECKING
 
-from bench_dag005 import print_figures, print_row, write_json
+from bench_dag005 import measure
 from limit_rows import ROWS
-from measuring import WrongOutputError
 from rich.console import Console
 from rows import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from rows import Taken
 
 
 def read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -46,19 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not console.is_terminal:
         console.width = 140
     settings = Settings({}, min(3, chosen.rounds) if chosen.quick else chosen.rounds, chosen.quick)
-    rows: dict[str, Taken] = {}
-    for name in chosen.only or ROWS:
-        began = perf_counter()
-        try:
-            rows[name] = ROWS[name](settings)
-        except WrongOutputError as error:
-            console.print(f"[bold red]wrong output[/] in {name}: {error}")
-            return 1
-        print_row(console, name, rows[name], perf_counter() - began)
-    print_figures(console, [figure for row in rows.values() for figure in row.figures])
-    if chosen.json is not None:
-        write_json(chosen.json, settings, rows)
-    return 0
+    return measure(console, ROWS, settings, chosen)
 
 
 if __name__ == "__main__":
