@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ._bag import Attempt, StageFailure
     from ._output import StageOutput
     from ._result import RunResult
+    from .testing import RaceFailure, Report
 
 
 class StageflowError(Exception):
@@ -274,3 +275,31 @@ class MissingExtraError(StageflowError, ImportError):
     def __init__(self, problem: str, *, extra: str = "", **place: Any) -> None:
         super().__init__(problem, **place)
         self.extra = extra
+
+
+class RaceError(StageflowError, AssertionError):
+    """An exploration found a schedule under which a program fails; `__cause__` is what it failed with.
+
+    Attributes:
+        failure: The failing schedule and its trace: a `stageflow_actors.testing.RaceFailure`.
+        report: What was explored, a `stageflow_actors.testing.Report`; None where a schedule was replayed.
+    """
+
+    def __init__(
+        self, problem: str, *, failure: RaceFailure | None = None, report: Report | None = None, **place: Any
+    ) -> None:
+        super().__init__(problem, **place)
+        self.failure = failure
+        self.report = report
+
+
+class ReplayError(StageflowError):
+    """A schedule cannot be replayed: it is no schedule, or the program has changed or does not repeat itself."""
+
+
+class ControlError(StageflowError, RuntimeError):
+    """This release of trio does not let the race toolkit control its tasks."""
+
+
+class InjectedError(StageflowError):
+    """What a stage or task is made to raise by a fault of the race toolkit, unless the fault says otherwise."""

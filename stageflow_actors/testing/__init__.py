@@ -1,0 +1,24 @@
+"""Tests of races: every interleaving of a trio program under control.
+
+`explore` runs a program under many schedules, `replay` one again, `race_test` makes a pytest test of that;
+`check_pipeline` checks the laws of the runtime over the schedules of a pipeline; `run_stage` runs one stage alone.
+"""
+
+from ._diagnosis import Waiting
+from ._explore import explore, replay
+from ._faults import Cancel, ClockJump, Crash, Delay
+from ._report import RaceFailure, Report
+from ._trace import Step
+
+__all__ = [
+    "Cancel",
+    "ClockJump",
+    "Crash",
+    "Delay",
+    "RaceFailure",
+    "Report",
+    "Step",
+    "Waiting",
+    "explore",
+    "replay",
+]

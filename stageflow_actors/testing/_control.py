@@ -1,0 +1,570 @@
+"""Control of every interleaving of a trio program, through trio's public interface.
+
+An instrument sees each task at its spawning and puts a `Cell` in the place of its coroutine. When the task that
+was chosen has made its step, the controller chooses the next among all that could go on, which may be parked in
+the gate or just be scheduled by trio. Trio's own order inside a batch therefore decides nothing.
+
+Where choosing must wait for the world (threads, sockets, the expiry of deadlines after a jump of the clock),
+nobody is granted a step; trio runs out of work and asks the clock for how long it may sleep, and the controller,
+which answers, goes on from there.
+"""
+
+from __future__ import annotations
+
+import enum
+import time
+from collections import Counter
+from math import inf, nextafter
+from typing import TYPE_CHECKING, Any, Final, final
+
+import attrs
+import outcome
+import trio
+from trio.lowlevel import current_statistics, reschedule
+
+from ._cell import Abandoned, Cell, State
+from ._choosers import Given
+from ._diagnosis import Waiting, diagnose
+from ._frames import IN_IDLE, IN_IO, IN_THREAD, Wait, locate
+from ._injection import AGAIN, Injection, Strike
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from trio.lowlevel import Task
+
+    from ._choosers import Chooser, Option
+    from ._clock import ControlledClock
+    from ._trace import Recorder
+
+PATIENCE: Final = 100
+"""Steps: so long a task that could go on is kept waiting; then it is its turn, whatever is chosen."""
+
+CLOCK_PATIENCE: Final = 1000
+"""Steps: so long the clock stands still while a deadline is pending and tasks go on without end."""
+
+_DRAIN_STEPS: Final = 5_000
+"""Steps for what is left of an execution after its end, or after a failure, to end by itself."""
+
+_FORCED: Final = 20
+"""How often everything that waits is made to raise, before it is dropped."""
+
+_THREAD_GRACE: Final = 0.05
+_IDLE_GRACE: Final = {IN_THREAD: 1.0, IN_IO: 0.05}
+_LIMIT: Final = 10.0
+"""Real seconds: how long a choice waits for a running thread; how long an idle program waits for a thread or
+for I/O before the clock jumps; and how long before it counts as a deadlock where there is no deadline."""
+
+
+class Phase(enum.Enum):
+    """What the steps of an execution are for."""
+
+    EXPLORE = enum.auto()
+    DRAIN = enum.auto()
+    """The program has ended or failed; what is left of it is brought to an end."""
+    FORCE = enum.auto()
+    """It does not end by itself: whatever waits is made to raise."""
+
+
+class _Clock:
+    """The option that the clock jumps to the next deadline."""
+
+    number = -1
+    name = "the clock"
+
+
+CLOCK: Final = _Clock()
+
+
+@final
+@attrs.define
+class Raw:
+    """A failure as the controller sees it."""
+
+    kind: str
+    error: BaseException | None = None
+    waiting: tuple[Waiting, ...] = ()
+    step: int = 0
+
+
+@final
+@attrs.define
+class Execution:
+    """What came of one execution."""
+
+    choices: list[int]
+    widths: list[int]
+    """How many options there were, by choice."""
+    free: list[int]
+    """How many of the first options cost nothing; each of the others is a preemption, a jump or a fault."""
+    steps: int
+    failure: Raw | None
+    value: object = None
+    uncontrolled: frozenset[str] = frozenset()
+    impossible: str | None = None
+    """The first given choice that there was no option for."""
+    spoiled: bool = False
+    """Whether something is left that no further execution may share a trio run with."""
+
+    @property
+    def cost(self) -> int:
+        """How many choices were no default where that costs something."""
+        return sum(choice >= free for choice, free in zip(self.choices, self.free, strict=True))
+
+
+@final
+class Controller(trio.abc.Instrument):
+    """Controls the executions of a program, one after another, inside one run of trio."""
+
+    def __init__(
+        self, clock: ControlledClock, *, max_steps: int, explores_clock: bool, recorder: Recorder | None = None
+    ) -> None:
+        self._clock = clock
+        clock.controller = self
+        self._max_steps = max_steps
+        self._explores_clock = explores_clock
+        self.recorder = recorder
+        self.is_active = False
+        self.granted: Cell | None = None
+        """Whose turn it is."""
+        self._main: Task | None = None
+        self._system: list[Cell] = []
+        self.waits: Counter[Wait] = Counter()
+        self.broken: BaseException | None = None
+        """An error of the toolkit's own."""
+        self._reset(Given(), None)
+
+    def _reset(self, chooser: Chooser, injection: Injection | None) -> None:
+        self.chooser = chooser
+        self._injection = injection
+        self._phase = Phase.EXPLORE
+        self.cells: list[Cell] = []
+        self.steps = 0
+        self._live = 0
+        self._ready: list[Cell] = []
+        self._fresh: list[Cell] = []
+        self._choices: list[int] = []
+        self._widths: list[int] = []
+        self._free: list[int] = []
+        self.failure: Raw | None = None
+        self.uncontrolled: set[str] = set()
+        self.is_timed = False
+        """Whether the program has looked at the clock: before that it has no deadline, except one in absolute time."""
+        self._jumped_at = 0
+        self._is_spoiled = False
+        self._forced = 0
+        self.drops = False
+        """Whether tasks are ended without running their coroutine any further."""
+        self._names: Counter[str] = Counter()
+        self._root: Cell | None = None
+        self._begin_waiting()
+
+    def _begin_waiting(self) -> None:
+        self._polled = self._settled = self._nudged = False
+        self._patient_until = 0.0
+
+    # Executions
+
+    async def execute(self, program: Any, chooser: Chooser, injection: Injection | None = None) -> Execution:
+        """Run the program once, in the main task's name. All of it has ended when this returns, or it says `spoiled`.
+
+        Raises:
+            KeyboardInterrupt: The user interrupted it; the program was cancelled and has ended.
+        """
+        self._reset(chooser, injection)
+        self._clock.now = 0.0
+        self._fresh.extend(cell for cell in self._system if cell.state is State.SCHEDULED)
+        for cell in self._system:
+            cell.ready_since = cell.since = 0
+        if self.recorder is not None:
+            self.recorder.begin(self)
+        self._scope = trio.CancelScope()
+        self._outcome: outcome.Outcome[object] = outcome.Value(None)
+        self._interrupted = False
+        driver = trio.lowlevel.current_task()
+        self._driver: Task | None = driver
+        async with trio.open_nursery() as nursery:
+            self.is_active = True
+            nursery.start_soon(self._run, program, name=getattr(program, "__qualname__", repr(program)))
+            self._root = self.cells[0]
+            self._pick(None)
+            await trio.lowlevel.wait_task_rescheduled(self._interrupt)
+            if self._is_spoiled:
+                nursery.cancel_scope.cancel()
+        if self.broken is not None:
+            raise self.broken
+        if self._interrupted:
+            raise KeyboardInterrupt
+        return Execution(
+            self._choices,
+            self._widths,
+            self._free,
+            self.steps,
+            self.failure,
+            self._outcome.value if isinstance(self._outcome, outcome.Value) else None,
+            frozenset(self.uncontrolled),
+            getattr(chooser, "impossible", None),
+            self._is_spoiled,
+        )
+
+    async def _run(self, program: Any) -> None:
+        __tracebackhide__ = True
+        try:
+            with self._scope:
+                self._outcome = outcome.Value(await program())
+        except BaseException as error:  # whatever it is, the one who asked for the execution decides
+            self._outcome = outcome.Error(error)
+
+    def _interrupt(self, _raise_cancel: Any) -> trio.lowlevel.Abort:
+        self._interrupted = True
+        self._drain()
+        return trio.lowlevel.Abort.FAILED
+
+    def _finish(self) -> None:
+        """End the execution: from here on, trio's own order rules."""
+        self.is_active = False
+        self._is_spoiled = self._is_spoiled or self._live > 0
+        for cell in (*self.cells, *self._system):
+            if cell.state is State.PARKED:
+                reschedule(cell.task)
+        self.granted = None
+        driver, self._driver = self._driver, None
+        assert driver is not None
+        reschedule(driver)
+
+    # What trio tells
+
+    def task_spawned(self, task: Task) -> None:
+        """Put a cell in the place of the task's coroutine."""
+        if task.parent_nursery is None:
+            return  # trio's first task
+        if self._main is None:
+            self._main = task  # the one that calls `execute`
+            return
+        if self.is_active:
+            name = self._name(task.name)
+            cell = Cell(self, task, number=len(self.cells) + 1, name=name, is_system=False)
+            self.cells.append(cell)
+            self._live += 1
+            cell.since = self.steps
+        else:
+            cell = Cell(self, task, number=0, name="callbacks of run_sync_soon", is_system=True)
+            self._system.append(cell)
+        task.coro = cell  # type: ignore[assignment]  # it has the interface that trio uses
+
+    def _name(self, full: str) -> str:
+        """Return a task's name as people know it, unique in the execution."""
+        name = full.rpartition("<locals>.")[2] if "<locals>" in full else full
+        self._names[name] += 1
+        return name if self._names[name] == 1 else f"{name}#{self._names[name]}"
+
+    def task_scheduled(self, task: Task) -> None:
+        """Note that a task can go on."""
+        cell = task.coro
+        if isinstance(cell, Cell) and cell.state is not State.PARKED:
+            cell.resume()
+            cell.ready_since = self.steps
+            self._fresh.append(cell)
+
+    def after_task_step(self, task: Task) -> None:
+        """Choose who is next, when the one whose turn it was has to wait or has ended."""
+        cell = self.granted
+        if cell is None or cell.task is not task or not self.is_active:
+            return
+        try:
+            self.granted = None
+            self._pick(self._take_back(cell))
+        except BaseException as error:
+            self._break(error)
+
+    def _take_back(self, cell: Cell) -> Cell | None:
+        """Return the one that has just made a step if it can go on all the same: it is cancelled, or woke itself."""
+        if cell.state is not State.SCHEDULED:
+            return None
+        self._fresh.remove(cell)
+        return cell
+
+    def _break(self, error: BaseException) -> None:
+        """Give up control after an error of our own, so that the run ends and the error is told."""
+        self.broken = error
+        self._is_spoiled = True
+        self._finish()
+
+    # What cells tell
+
+    def stop(self, cell: Cell) -> None:
+        """Note that a cell waits for something in trio."""
+        if cell.wait in (IN_THREAD, IN_IO):
+            self.uncontrolled.add(f"{cell.wait.value}: {locate(cell.inner)}")
+        if self.is_active:
+            cell.since = self.steps
+            if self._injection is not None:
+                self._injection.come(cell)
+            if self.recorder is not None:
+                self.recorder.stop(cell, self.steps)
+
+    def leave(self, cell: Cell, error: BaseException) -> None:
+        """Note that a task has ended."""
+        if cell.is_system or not self.is_active:
+            return
+        self._live -= 1
+        if self.recorder is not None:
+            self.recorder.leave(cell, error)
+        if cell is self._root:
+            self._conclude()
+
+    def go_on(self, cell: Cell) -> bool:
+        """Return whether a cell that only lets others go first may go on at once; else somebody else is granted."""
+        try:
+            cell.since = cell.ready_since = self.steps
+            if self._injection is not None:
+                self._injection.come(cell)
+            if self.recorder is not None:
+                self.recorder.stop(cell, self.steps)
+            self.granted = None
+            return self._pick(cell) is cell
+        except BaseException as error:
+            cell.state = State.RUNNING
+            self._break(error)
+            return True
+
+    def _conclude(self) -> None:
+        """Judge how the program ended."""
+        if self._phase is Phase.EXPLORE:
+            self._phase = Phase.DRAIN
+            self._drain_until = self.steps + _DRAIN_STEPS
+            if isinstance(self._outcome, outcome.Error):
+                self.failure = Raw("exception", self._outcome.error, step=self.steps)
+
+    # Choosing
+
+    def _pick(self, current: Cell | None) -> Cell | None:
+        """Choose who makes the next step and grant it. None if that must wait, or everything has ended.
+
+        Args:
+            current: The task that made the last step, where it could go on.
+        """
+        if self._fresh:
+            if len(self._fresh) > 1:  # trio keeps tasks in sets; their order must not come from there
+                self._fresh.sort(key=lambda cell: cell.number)
+            self._ready.extend(self._fresh)
+            self._fresh.clear()
+        if self.waits and not self._settled and self._must_settle():
+            if current is not None:
+                self._ready.append(current)
+            return None
+        self.steps += 1
+        if self._phase is not Phase.EXPLORE:
+            return self._pick_default(current)
+        if self.steps > self._max_steps:
+            self._fail("livelock")
+            return self._pick_default(current)
+        chosen = self._choose(current)
+        if current is not None and chosen is not current:
+            self._ready.append(current)
+        return None if chosen is None else self._grant(chosen, current)
+
+    def _choose(self, current: Cell | None) -> Cell | None:
+        """Return the next task, or None after a jump of the clock."""
+        while True:
+            if self._injection is not None and self._injection.strike_due(self.steps, self) is None:
+                return None
+            ready = self._ready
+            if ready and self.steps - ready[0].ready_since > PATIENCE:
+                return ready[0]
+            options: list[Option] = [*ready] if current is None else [current, *ready]
+            free = len(options) if current is None else 1
+            deadline = self._get_deadline() if self.is_timed else inf
+            if deadline < inf and (self._explores_clock or not options or self._must_jump()):
+                options = [CLOCK] if self._must_jump() else [*options, CLOCK]
+            if self._injection is not None:
+                options += self._injection.get_options(options)
+            if not options:
+                return None
+            chosen = options[self._ask(options, max(free, 1))] if len(options) > 1 else options[0]
+            if isinstance(chosen, Cell):
+                return chosen
+            if isinstance(chosen, Strike):
+                assert self._injection is not None
+                struck = self._injection.strike(chosen, self)
+                if struck is AGAIN:
+                    continue
+                return struck if isinstance(struck, Cell) else None
+            self._jump(deadline)
+            return None
+
+    def _ask(self, options: Sequence[Option], free: int) -> int:
+        index = self.chooser.choose(options)
+        self._choices.append(index)
+        self._widths.append(len(options))
+        self._free.append(free)
+        if self.recorder is not None:
+            self.recorder.choose(options, index, free)
+        return index
+
+    def _pick_default(self, current: Cell | None) -> Cell | None:
+        """Go on with what is left, in the default order, until it has ended."""
+        ready = self._ready
+        if self.steps > self._drain_until:
+            if self._phase is Phase.FORCE:
+                self.drops = True
+            self._force()
+        if current is not None and not (ready and self.steps - ready[0].ready_since > PATIENCE):
+            return self._grant(current, current)
+        if current is not None:
+            ready.append(current)
+        if ready:
+            return self._grant(ready[0], current)
+        if self._live == 0 and current_statistics().run_sync_soon_queue_size == 0:
+            self._finish()
+        return None  # else the clock is asked, and finds what is left
+
+    def _grant(self, cell: Cell, current: Cell | None) -> Cell:
+        self._begin_waiting()
+        self.granted = cell
+        if cell is current:
+            return cell
+        self._ready.remove(cell)
+        if cell.state is State.PARKED:
+            reschedule(cell.task)
+        return cell
+
+    # The clock and the world
+
+    def _must_jump(self) -> bool:
+        return self.steps - self._jumped_at > CLOCK_PATIENCE
+
+    def _get_deadline(self) -> float:
+        now = self._clock.now
+        deadline = now + current_statistics().seconds_to_next_deadline
+        return deadline if deadline > now else nextafter(now, inf)
+
+    def _jump(self, deadline: float) -> None:
+        """Let the clock jump. What expires is scheduled by trio in its next pass."""
+        if self.recorder is not None:
+            self.recorder.jump(self._clock.now, deadline)
+        self._clock.now = max(deadline, self._clock.now)
+        self._jumped_at = self.steps
+        self._begin_waiting()
+
+    def jump_by(self, seconds: float) -> None:
+        """Let the clock jump by so many seconds."""
+        self._jump(self._clock.now + seconds)
+
+    def _must_settle(self) -> bool:
+        return bool(self.waits[IN_IO]) or self._is_thread_out()
+
+    def _is_thread_out(self) -> bool:
+        """Return whether a thread has not reported yet that it has ended, or trio has not heard it."""
+        threads = self.waits[IN_THREAD]
+        if threads == 0:
+            return False
+        is_heard = any(cell.state is not State.BLOCKED for cell in self._system)
+        return not is_heard or threads > current_statistics().run_sync_soon_queue_size
+
+    def _wait_up_to(self, seconds: float) -> float:
+        """Return how much is left of so many real seconds, which begin with the first question after a step."""
+        now = time.perf_counter()
+        if not self._patient_until:
+            self._patient_until = now + seconds
+        return max(0.0, self._patient_until - now)
+
+    def consider(self, deadline: float) -> float:
+        """Answer the loop, which has nothing to do, how many real seconds it may wait for the world."""
+        if not self.is_active:
+            return max(0.0, deadline - self._clock.now)
+        try:
+            return self._consider(deadline)
+        except BaseException as error:
+            self._break(error)
+            return 0.0
+
+    def _consider(self, deadline: float) -> float:
+        if not self._polled:
+            self._polled = True  # what is there already shall be seen, and what has expired
+            return 0.0
+        if self._fresh or self._ready:
+            if self._is_thread_out() and (left := self._wait_up_to(_THREAD_GRACE)):
+                return left
+            self._settled = True
+            self._pick(None)
+            return 0.0
+        if self.waits[IN_IDLE] and not self._nudged:
+            self._nudged = True
+            return 1e-9  # trio wakes those who wait for this before it would sleep
+        if self._phase is Phase.EXPLORE and (grace := self._get_grace(deadline)) and (left := self._wait_up_to(grace)):
+            return left
+        self._go_without(deadline)
+        return 0.0
+
+    def _get_grace(self, deadline: float) -> float:
+        """Return how long to wait for the world where no task can go on: longest where there is no deadline."""
+        waits = [grace for wait, grace in _IDLE_GRACE.items() if self.waits[wait]]
+        return 0.0 if not waits else _LIMIT if deadline == inf else max(waits)
+
+    def _go_without(self, deadline: float) -> None:
+        """Go on although no task can: by the clock or a fault, or by ending it."""
+        if self._live == 0 or (self._phase is Phase.DRAIN and self._is_root_done() and deadline == inf):
+            self._finish()
+        elif self._phase is Phase.FORCE:
+            self._raise_everywhere()
+        elif self._phase is Phase.DRAIN:
+            if deadline < inf:
+                self._jump(deadline)
+            elif self._is_root_done():
+                self._finish()
+            else:
+                self._force()
+        elif deadline < inf:
+            self.is_timed = True
+            self.steps += 1
+            if self.steps > self._max_steps:
+                self._fail("livelock")
+                return
+            chosen = self._choose(None)
+            if chosen is not None:
+                self._grant(chosen, None)
+        else:
+            waiting = diagnose(self.cells)
+            self._fail(waiting.kind, waiting.tasks)
+
+    def cancel(self) -> None:
+        """Cancel the program from outside."""
+        self._scope.cancel()
+
+    @property
+    def error(self) -> BaseException | None:
+        """What the program has raised."""
+        return self._outcome.error if isinstance(self._outcome, outcome.Error) else None
+
+    def _is_root_done(self) -> bool:
+        return self._root is not None and self._root.state is State.DONE
+
+    # Failing, and ending what does not end
+
+    def _fail(self, kind: str, waiting: tuple[Waiting, ...] | None = None) -> None:
+        if waiting is None:
+            waiting = diagnose(self.cells).tasks
+        self.failure = Raw(kind, None, waiting, self.steps)
+        self._drain()
+
+    def _drain(self) -> None:
+        """Cancel the program, and let it end in the default order."""
+        self._phase = Phase.DRAIN
+        self._drain_until = self.steps + _DRAIN_STEPS
+        self.recorder = None
+        self._injection = None
+        self._scope.cancel()
+
+    def _force(self) -> None:
+        self._phase = Phase.FORCE
+        self._drain_until = self.steps + _DRAIN_STEPS
+
+    def _raise_everywhere(self) -> None:
+        """Make everything raise that still waits."""
+        self._is_spoiled = True
+        self._forced += 1
+        self.drops = self.drops or self._forced > _FORCED
+        for cell in self.cells:
+            if cell.state is State.BLOCKED:
+                reschedule(cell.task, outcome.Error(Abandoned()))

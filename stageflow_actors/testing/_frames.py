@@ -1,0 +1,148 @@
+"""Where a suspended task is: read from its frames, and from the traps by which it waits."""
+
+from __future__ import annotations
+
+import enum
+import gc
+from typing import TYPE_CHECKING, Any, Final
+
+import attrs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import FrameType
+
+
+class Wait(enum.Enum):
+    """For what outside the program a task waits."""
+
+    NOTHING = "nothing"
+    THREAD = "a thread"
+    IO = "a socket, file or process"
+    IDLE = "all other tasks being blocked"
+
+
+IN_NOTHING: Final = Wait.NOTHING
+IN_THREAD: Final = Wait.THREAD
+IN_IO: Final = Wait.IO
+IN_IDLE: Final = Wait.IDLE
+
+_OWN: Final = __name__.partition(".")[0]
+_IDLE: Final = "Runner.wait_all_tasks_blocked."
+
+
+def classify(trap: Any) -> Wait:
+    """Return what a trap waits for: trio's abort functions say by where they are defined who made them."""
+    abort = getattr(trap, "abort_func", None)
+    module = getattr(abort, "__module__", "")
+    if module == "trio._threads":
+        return IN_THREAD
+    if module.startswith("trio._core._io_"):
+        return IN_IO
+    if module == "trio._core._run" and getattr(abort, "__qualname__", "").startswith(_IDLE):
+        return IN_IDLE
+    return IN_NOTHING
+
+
+@attrs.frozen
+class Place:
+    """Where a task is."""
+
+    awaits: str
+    """What it awaits, as a person says it: `Event.wait`, `trio.sleep`, `the end of its nursery`."""
+    file: str
+    line: int
+    function: str
+    """The innermost function of the program's own code, and where it stands."""
+
+    def __str__(self) -> str:
+        return f"{self.function}, {self.file}:{self.line}"
+
+
+def walk(coroutine: Any) -> Iterator[FrameType]:
+    """Yield the frames of a suspended coroutine, from the outermost to the one that waits."""
+    while coroutine is not None:
+        frame = getattr(coroutine, "cr_frame", None) or getattr(coroutine, "gi_frame", None)
+        if frame is not None:
+            yield frame
+            coroutine = getattr(coroutine, "cr_await", None) or getattr(coroutine, "gi_yieldfrom", None)
+            continue
+        # The steps of an asynchronous generator do not say whose they are (python/cpython#76991).
+        generators = (other for other in gc.get_referents(coroutine) if hasattr(other, "ag_frame"))
+        generator = next(generators, None)
+        if generator is None or generator.ag_frame is None:
+            return
+        yield generator.ag_frame
+        coroutine = generator.ag_await
+
+
+def is_of(frame: FrameType, package: str) -> bool:
+    """Return whether a frame is of code in a package."""
+    name = frame.f_globals.get("__name__", "")
+    return bool(name == package or name.startswith(package + "."))
+
+
+def is_foreign(frame: FrameType) -> bool:
+    """Return whether a frame is neither the program's nor the library's: trio's, or an adapter's beneath it."""
+    name = frame.f_globals.get("__name__", "").partition(".")[0]
+    return name in {"trio", "outcome", "contextlib", "asyncgens", "anyio"}
+
+
+def split(coroutine: Any) -> tuple[FrameType | None, list[FrameType]]:
+    """Return the innermost frame of the program's own code, and what it has called.
+
+    Frames of this library are the program's only where there are no others.
+    """
+    frames = list(walk(coroutine))
+    user = [index for index, frame in enumerate(frames) if not is_foreign(frame)]
+    if not user:
+        return None, frames
+    own = [index for index in user if not is_of(frames[index], _OWN)]
+    index = own[-1] if own else user[-1]
+    return frames[index], frames[index + 1 :]
+
+
+def locate(coroutine: Any) -> Place | None:
+    """Return where a suspended coroutine is; None where it is in no code of the program's."""
+    frame, called = split(coroutine)
+    if frame is None:
+        return None
+    return Place(_name_await(called), frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_qualname)
+
+
+def get_object(coroutine: Any) -> Any:
+    """Return the lock, event or channel that a suspended coroutine waits for, or None."""
+    found = None
+    for frame in split(coroutine)[1]:
+        if is_foreign(frame):
+            owner = frame.f_locals.get("self")
+            if owner is not None and type(owner).__module__.startswith("trio"):
+                found = owner
+                break
+    return found
+
+
+_NAMES: Final = {
+    "NurseryManager.__aexit__": "the end of its nursery",
+    "Nursery._nested_child_finished": "the end of its nursery",
+    "to_thread_run_sync": "trio.to_thread.run_sync",
+    "checkpoint": "trio.lowlevel.checkpoint",
+    "cancel_shielded_checkpoint": "trio.lowlevel.cancel_shielded_checkpoint",
+    "checkpoint_if_cancelled": "trio.lowlevel.checkpoint_if_cancelled",
+    "wait_task_rescheduled": "trio.lowlevel.wait_task_rescheduled",
+}
+
+
+def _name_await(called: list[FrameType]) -> str:
+    """Return what a function awaits: the first public thing that it has called."""
+    if not called:
+        return "its turn"
+    for frame in called:
+        name = frame.f_code.co_qualname
+        if name in _NAMES:
+            return _NAMES[name]
+        short = frame.f_code.co_name
+        if not short.startswith("_") or short in {"__aenter__", "__aexit__", "__anext__"}:
+            own = is_of(frame, "trio") and "." not in name
+            return f"trio.{name}" if own else name.replace("AsyncContextManagerMixin", "Lock")
+    return called[0].f_code.co_qualname

@@ -1,0 +1,161 @@
+"""What an exploration says: what it covered, and the failure that it found."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NoReturn, final
+
+import attrs
+
+from stageflow_actors._validation import count
+from stageflow_actors.errors import RaceError
+
+from ._trace import tell_error
+
+if TYPE_CHECKING:
+    from ._diagnosis import Waiting
+    from ._trace import Step
+
+_SHOWN: Final = 60
+"""Steps of a trace that are printed from its end; `RaceFailure.trace` has all."""
+
+
+@final
+@attrs.frozen
+class RaceFailure:
+    """A schedule under which a program fails. `print` it: steps, who waits for what, and how to replay it."""
+
+    program: str
+    """The program's name."""
+    kind: str
+    """`exception`, `deadlock`, `lost wake-up` or `livelock`."""
+    error: BaseException | None
+    """What the program raised; None where it did not end."""
+    schedule: str
+    """What was chosen at each point where there was a choice: give it to `replay`."""
+    preemptions: int
+    """How often a task was stopped that could have gone on."""
+    jumps: int
+    """How often the clock jumped although a task could have gone on."""
+    faults: int
+    """How many faults struck where they were a choice."""
+    minimal: bool
+    """Whether every schedule with fewer preemptions, jumps and faults was run, and none fails."""
+    reproduced: bool
+    """Whether it failed again when its schedule was replayed."""
+    steps: int
+    """After how many steps it failed."""
+    trace: tuple[Step, ...] = attrs.field(repr=False)
+    """What happened, step by step."""
+    waiting: tuple[Waiting, ...] = ()
+    """Who waited for what when it was stopped; empty for an exception."""
+    uncontrolled: tuple[str, ...] = ()
+    """What went on outside the toolkit's control: threads, sockets."""
+    call: str = ""
+    """The line that replays it."""
+
+    @property
+    def cost(self) -> int:
+        """How many preemptions, jumps and faults it needs."""
+        return self.preemptions + self.jumps + self.faults
+
+    def __str__(self) -> str:
+        return "\n".join(self._tell())
+
+    def _tell(self) -> list[str]:
+        lines = [f"{self.program}: {self._name()} after {count(self.steps, 'step')}, {self._tell_cost()}"]
+        hidden = len(self.trace) - _SHOWN
+        if hidden > 0:
+            lines.append(f"     (the first {count(hidden, 'step')} left out; `failure.trace` has all)")
+        lines += [str(step) for step in self.trace[-_SHOWN:]]
+        if self.waiting:
+            lines.append("when it was stopped:")
+            lines += [f"      {waiting}" for waiting in self.waiting]
+        if self.uncontrolled:
+            lines.append("not controlled: " + "; ".join(self.uncontrolled))
+        if not self.reproduced:
+            lines.append(
+                "its schedule, replayed, did not fail in the same way: the program depends on something else too,"
+                " such as global state, random numbers, the order of a set, a thread or the wall clock"
+            )
+        lines.append(f"replay: {self.call}")
+        return lines
+
+    def _name(self) -> str:
+        return self.kind if self.error is None else tell_error(self.error)
+
+    def _tell_cost(self) -> str:
+        parts = [
+            count(number, one)
+            for number, one in (
+                (self.preemptions, "preemption"),
+                (self.jumps, "early jump of the clock"),
+                (self.faults, "fault"),
+            )
+            if number
+        ]
+        told = (" and ".join(parts) if parts else "without a preemption").replace(
+            "jump of the clocks", "jumps of the clock"
+        )
+        if not self.cost:
+            return told
+        return f"{told}; {'none fails with fewer' if self.minimal else 'fewer may do'}"
+
+
+@final
+@attrs.frozen
+class Report:
+    """What an exploration covered."""
+
+    program: str
+    """The program's name."""
+    failure: RaceFailure | None
+    """The first failure, with as few preemptions as could be found; None if there was none."""
+    executions: int
+    """How many executions were made to find it or to find none, without those that made it simpler."""
+    complete: bool
+    """Whether every schedule was run. It never is where something was not controlled."""
+    bound: int | None
+    """Every schedule with at most so many preemptions, jumps and faults was run; None: not even without."""
+    sampled: int
+    """How many of the executions were drawn by a sampler."""
+    simplified_in: int = 0
+    """How many more executions it took to make the failure simpler and to prove that it cannot be more so."""
+    diverged: int = 0
+    """How many executions went another way than the same choices had gone before: the program is not deterministic."""
+    uncontrolled: tuple[str, ...] = ()
+    """What went on outside the toolkit's control."""
+    seed: int = 0
+
+    def raise_for_failure(self) -> None:
+        """Raise a `RaceError` if there is a failure."""
+        if self.failure is not None:
+            raise_failure(self.failure, self)
+
+    def __str__(self) -> str:
+        if self.failure is not None:
+            extra = f", simplified in {self.simplified_in:,} more" if self.simplified_in else ""
+            return f"{self.failure}\nfound in {count(self.executions, 'execution')}{extra}, seed {self.seed}"
+        return f"{self.program}: {self._tell_coverage()}"
+
+    def _tell_coverage(self) -> str:
+        made = count(self.executions, "execution")
+        if self.complete:
+            return f"no failure in any schedule: complete, {made}"
+        parts = []
+        if self.bound is not None:
+            parts.append(f"every schedule with at most {count(self.bound, 'preemption')}")
+        if self.sampled:
+            parts.append(f"{self.sampled:,} sampled")
+        told = f"no failure in {made}" + (f": {', '.join(parts)}" if parts else "") + f"; seed {self.seed}"
+        if self.diverged:
+            told += f"; not deterministic, {count(self.diverged, 'execution')} went another way with the same choices"
+        if self.uncontrolled:
+            told += "; not controlled: " + "; ".join(self.uncontrolled)
+        return told
+
+
+def raise_failure(failure: RaceFailure, report: Report | None) -> NoReturn:
+    """Raise the error of a failure."""
+    __tracebackhide__ = True
+    text = str(failure if report is None else report)
+    raise RaceError(text, failure=failure, report=report) from failure.error

@@ -1,0 +1,231 @@
+"""Which executions are made, in which order: pure, without trio.
+
+A search hands out choosers, one an execution, and learns from what came of each. The systematic part is
+iterative context bounding (Musuvathi and Qadeer, PLDI 2007): every schedule without a preemption first, then
+those with one, and so on, so that the first failure has as few as can be. Here "preemption" counts whatever
+costs: to stop a task that could go on, to let the clock jump while a task could go on, and a fault.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, Literal, Protocol, TypeAlias, final, get_args
+
+from ._choosers import Given, Priorities, Resampled, Uniform, make_random
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from ._choosers import Chooser
+    from ._control import Execution
+
+Strategy: TypeAlias = Literal["auto", "dfs", "pct", "pos", "random"]
+STRATEGIES: Final[tuple[str, ...]] = get_args(Strategy)
+
+_MOST_KEPT: Final = 1_000_000
+"""Schedules that wait to be run; past it no bound is exhausted any more, and the search says so."""
+
+_SYSTEMATIC: Final = 0.5
+"""The share of the executions of `auto` before which the samplers take turns with the systematic search."""
+
+_DEPTHS: Final = (2, 3, 5, 4)
+"""Which depths of bugs PCT aims at, in turn."""
+
+_Sibling: TypeAlias = "tuple[Sequence[int], Sequence[int], int, int]"
+"""An execution's choices, how many options each had, and with which other option at which choice it differs."""
+
+
+@final
+class Frontier:
+    """The schedules that are known and not yet run, by how many preemptions they have.
+
+    Each execution is the default one after a prefix. Its siblings, which differ from it in one choice after the
+    prefix, are added; so each schedule is reached exactly once.
+
+    Args:
+        seed: Of the order in which the schedules of one bound are taken; None for depth first.
+    """
+
+    def __init__(self, seed: str | None) -> None:
+        self._random = None if seed is None else make_random(seed)
+        self._buckets: list[list[_Sibling]] = [[((), (), 0, 0)]]
+        self._kept = 1
+        self._lost = False
+        self._bound = 0
+        self._expected: Sequence[int] = ()
+        self.diverged = 0
+        """How many executions did not begin as the one that they were to share the beginning with."""
+        self.taken = 0
+        """How many schedules were handed out."""
+
+    @property
+    def bound(self) -> int | None:
+        """With how many preemptions every schedule was run; None if not even without."""
+        return self._bound - 1 if self._bound else None
+
+    def covers(self, bound: int) -> bool:
+        """Return whether every schedule with at most so many preemptions was run."""
+        return self._bound > bound
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every schedule was run."""
+        return self._kept == 0 and not self._lost and not self.diverged
+
+    def take(self) -> tuple[Given, int] | None:
+        """Return the next chooser and how many preemptions it has."""
+        for cost, bucket in enumerate(self._buckets):
+            if bucket:
+                if self._random is not None:
+                    index = int(self._random.random() * len(bucket))
+                    bucket[index], bucket[-1] = bucket[-1], bucket[index]
+                choices, widths, at, index = bucket.pop()
+                self._kept -= 1
+                self.taken += 1
+                self._expected = widths[:at]
+                return Given((*choices[:at], index) if index else ()), cost
+        return None
+
+    def learn(self, prefix: int, cost: int, execution: Execution) -> None:
+        """Add the siblings of an execution whose first choices, so many, were given."""
+        choices, widths = execution.choices, execution.widths
+        if widths[: len(self._expected)] != list(self._expected):
+            self.diverged += 1
+        for at in range(prefix, len(choices)):
+            free = execution.free[at]
+            for index in range(1, widths[at]):
+                self._add(cost + (index >= free), (choices, widths, at, index))
+        self._close()
+
+    def _add(self, cost: int, sibling: _Sibling) -> None:
+        if self._kept >= _MOST_KEPT:
+            self._lost = True
+            return
+        while cost >= len(self._buckets):
+            self._buckets.append([])
+        self._buckets[cost].append(sibling)
+        self._kept += 1
+
+    def _close(self) -> None:
+        """Note which bounds are exhausted."""
+        if not self._lost and not self.diverged:
+            while self._bound < len(self._buckets) and not self._buckets[self._bound]:
+                self._bound += 1
+
+
+class Search(Protocol):
+    """Decides what is run."""
+
+    def next(self) -> Chooser | None:
+        """Return the chooser of the next execution; None where there is none."""
+
+    def learn(self, execution: Execution) -> None:
+        """Hear what came of it."""
+
+
+@final
+class Systematic:
+    """Takes the frontier's schedules in order.
+
+    Args:
+        frontier: Where they are.
+        below: Only those with fewer preemptions; None for all.
+    """
+
+    def __init__(self, frontier: Frontier, below: int | None = None) -> None:
+        self._frontier = frontier
+        self._below = below
+        self._given = 0
+        self._cost = 0
+
+    def next(self) -> Chooser | None:
+        """Return the chooser of the next execution; None where all were run."""
+        if self._below is not None and self._frontier.covers(self._below - 1):
+            return None
+        taken = self._frontier.take()
+        if taken is None:
+            return None
+        given, self._cost = taken
+        self._given = len(given.choices)
+        return given
+
+    def learn(self, execution: Execution) -> None:
+        """Add the siblings."""
+        self._frontier.learn(self._given, self._cost, execution)
+
+
+@final
+class Sampled:
+    """Makes one sampler an execution.
+
+    Args:
+        make: Makes the chooser of the execution with this number, given how many choices one has, at most so far.
+    """
+
+    def __init__(self, make: Callable[[int, int], Chooser]) -> None:
+        self._make = make
+        self._number = 0
+        self._longest = 0
+
+    def next(self) -> Chooser:
+        """Return the chooser of the next execution."""
+        self._number += 1
+        if self._number == 1:
+            return Given()  # what is most likely is looked at first; and it shows how long an execution is
+        return self._make(self._number, self._longest)
+
+    def learn(self, execution: Execution) -> None:
+        """Remember how long it was."""
+        self._longest = max(self._longest, len(execution.choices))
+
+
+@final
+class Portfolio:
+    """Systematic first; from half of the executions on, samplers take turns with it.
+
+    Args:
+        frontier: Of the systematic search.
+        executions: How many there may be.
+        samplers: Those that take turns.
+    """
+
+    def __init__(self, frontier: Frontier, executions: int, samplers: Sequence[Sampled]) -> None:
+        self._systematic = Systematic(frontier)
+        self._searches: list[Search] = [self._systematic, *samplers]
+        self._from = int(executions * _SYSTEMATIC)
+        self._number = 0
+        self._current: Search = self._systematic
+
+    def next(self) -> Chooser | None:
+        """Return the chooser of the next execution; None where every schedule was run."""
+        self._number += 1
+        turn = 0 if self._number <= self._from else self._number % len(self._searches)
+        self._current = self._searches[turn]
+        return self._current.next()
+
+    def learn(self, execution: Execution) -> None:
+        """Hear what came of it."""
+        self._current.learn(execution)
+
+
+def make_sampler(strategy: str, seed: int) -> Sampled:
+    """Return the search of a sampling strategy."""
+    if strategy == "pct":
+        return Sampled(
+            lambda number, steps: Priorities(f"pct/{seed}/{number}", depth=_DEPTHS[number % len(_DEPTHS)], steps=steps)
+        )
+    if strategy == "pos":
+        return Sampled(lambda number, _: Resampled(f"pos/{seed}/{number}"))
+    return Sampled(lambda number, _: Uniform(f"random/{seed}/{number}"))
+
+
+def make_search(strategy: str, seed: int, executions: int) -> tuple[Search, Frontier | None]:
+    """Return a strategy's search, and its frontier where it has one."""
+    if strategy == "dfs":
+        frontier = Frontier(None)
+        return Systematic(frontier), frontier
+    if strategy == "auto":
+        frontier = Frontier(f"auto/{seed}")
+        return Portfolio(
+            frontier, executions, [make_sampler(name, seed) for name in ("pct", "pos", "random")]
+        ), frontier
+    return make_sampler(strategy, seed), None

@@ -1,0 +1,152 @@
+"""What happened in an execution, step by step, as a person reads it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, final
+
+import attrs
+
+from ._cell import Cell
+from ._frames import locate
+from ._injection import Strike
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from ._choosers import Option
+    from ._control import Controller
+
+
+@final
+@attrs.frozen
+class Step:
+    """What one task did between two awaits, or a jump of the clock, or a fault."""
+
+    number: int
+    task: str
+    """The task; `the clock` for a jump."""
+    did: str
+    """`starts`, or what it came back from: `after Lock.acquire`."""
+    then: str
+    """What it awaits now, `ends`, or the error that it ends with."""
+    where: str
+    """`function, file:line` of where it stands now; empty where it has ended."""
+    preempts: str = ""
+    """The task that could have gone on instead; empty where this is no preemption."""
+    choice: int | None = None
+    """The index in the schedule of the choice that led here, where there was one."""
+
+    def __str__(self) -> str:
+        mark = ">" if self.preempts else " "
+        where = f"    {self.where}" if self.where else ""
+        return f"{mark}{self.number:4}  {self.task:<16} {self.did}{self.then and ', '}{self.then}{where}"
+
+
+@final
+class Recorder:
+    """Makes the trace of one execution. It costs more than the execution: failures are replayed with it."""
+
+    def __init__(self) -> None:
+        self.steps: list[Step] = []
+        self._was: dict[int, str] = {}
+        """What each task awaited, by its number."""
+        self._controller: Controller | None = None
+        self._pending: tuple[str, str, int | None] = ("", "", None)
+        self.preemptions = self.jumps = self.faults = 0
+        """How many choices of each kind cost something."""
+
+    def begin(self, controller: Controller) -> None:
+        """Forget everything."""
+        self.steps.clear()
+        self._was.clear()
+        self._controller = controller
+        self.preemptions = self.jumps = self.faults = 0
+
+    def choose(self, options: Sequence[Option], index: int, free: int) -> None:
+        """Note what was chosen; the step that follows tells it."""
+        assert self._controller is not None
+        chosen = options[index]
+        if index >= free:
+            if isinstance(chosen, Cell):
+                self.preemptions += 1
+            elif isinstance(chosen, Strike):
+                self.faults += 1
+            else:
+                self.jumps += 1
+        struck = "" if isinstance(chosen, Cell) else getattr(chosen, "name", "")
+        preempted = options[0].name if index >= free and isinstance(options[0], Cell) else ""
+        self._pending = (preempted, struck, index)
+        if struck and struck != "the clock" and getattr(chosen, "cell", None) is None:
+            self._add(struck, "strikes", "", "")
+
+    def note(self, fault: str) -> None:
+        """Note a fault that strikes at a step that was given."""
+        self._add(fault, "strikes", "", "")
+
+    def jump(self, before: float, after: float) -> None:
+        """Note a jump of the clock."""
+        self._add("the clock", f"jumps from {before:g} s to {after:g} s", "", "")
+
+    def stop(self, cell: Cell, _step: int) -> None:
+        """Note what a task awaits now."""
+        place = locate(cell.inner)
+        if place is None:
+            self._tell(cell, "awaits something", "")
+        else:
+            self._tell(cell, f"awaits {place.awaits}", f"{place.function}, {shorten(place.file)}:{place.line}")
+
+    def leave(self, cell: Cell, error: BaseException) -> None:
+        """Note that a task has ended."""
+        controller = self._controller
+        assert controller is not None
+        if cell.number == 1 and controller.error is not None:
+            error = controller.error
+        ended = isinstance(error, StopIteration)
+        self._tell(cell, "ends" if ended else f"ends with {tell_error(error)}", "")
+
+    def _tell(self, cell: Cell, then: str, where: str) -> None:
+        was = self._was.get(cell.number)
+        self._was[cell.number] = then.removeprefix("awaits ")
+        did = "starts" if was is None else f"after {was}"
+        struck = self._pending[1]
+        if struck and struck != "the clock":
+            did = f"{did}, struck by {struck.rpartition(' in ')[0] or struck}"
+        self._add(cell.name, did, then, where)
+
+    def _add(self, task: str, did: str, then: str, where: str) -> None:
+        preempted, _, choice = self._pending
+        self._pending = ("", "", None)
+        self.steps.append(Step(len(self.steps) + 1, task, did, then, where, preempted, choice))
+
+
+def shorten(file: str) -> str:
+    """Return a path as it is best read: below the current directory, relative to it."""
+    path = Path(file)
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return path.name
+
+
+def tell_error(error: BaseException) -> str:
+    """Return an error in one line: of a group, what is in it."""
+    leaves = list(iterate_leaves(error))
+    more = f" and {len(leaves) - 1} more" if len(leaves) > 1 else ""
+    return describe(leaves[0]) + more
+
+
+def iterate_leaves(error: BaseException) -> Iterator[BaseException]:
+    """Yield the exceptions that a group holds, or the one that is none."""
+    if isinstance(error, BaseExceptionGroup):
+        for part in error.exceptions:
+            yield from iterate_leaves(part)
+    else:
+        yield error
+
+
+def describe(error: BaseException) -> str:
+    """Return `Type: message`, of the first line of the message."""
+    text = str(error).partition("\n")[0]
+    kind = type(error).__qualname__
+    return f"{kind}: {text}" if text else kind
