@@ -149,7 +149,7 @@ class Controller(trio.abc.Instrument):
         self.failure: Raw | None = None
         self.uncontrolled: set[str] = set()
         self.is_timed = False
-        """Whether the program has looked at the clock: before that it has no deadline, except one in absolute time."""
+        """Whether there may be a deadline: the program has looked at the clock, as every cancel scope does."""
         self._jumped_at = 0
         self._is_spoiled = False
         self._forced = 0
@@ -375,7 +375,9 @@ class Controller(trio.abc.Instrument):
             options: list[Option] = [*ready] if current is None else [current, *ready]
             free = len(options) if current is None else 1
             deadline = self._get_deadline() if self.is_timed else inf
-            if deadline < inf and (self._explores_clock or not options or self._must_jump()):
+            if deadline == inf:
+                self.is_timed = False  # until it looks again: to ask trio costs as much as a step
+            elif self._explores_clock or not options or self._must_jump():
                 options = [CLOCK] if self._must_jump() else [*options, CLOCK]
             if self._injection is not None:
                 options += self._injection.get_options(options)

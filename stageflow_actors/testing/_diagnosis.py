@@ -8,7 +8,7 @@ import attrs
 import trio
 
 from ._cell import Cell, State
-from ._frames import get_object, locate
+from ._frames import NURSERY, get_object, locate
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -20,7 +20,7 @@ LOST_WAKE_UP: Final = "lost wake-up"
 LIVELOCK: Final = "livelock"
 EXCEPTION: Final = "exception"
 
-_NURSERY: Final = "the end of its nursery"
+TURN: Final = "its turn"
 
 
 @final
@@ -30,18 +30,24 @@ class Waiting:
 
     task: str
     awaits: str
-    """What it awaits: `Lock.acquire`; `to go on` where it could."""
+    """What it awaits: `Lock.acquire`; `its turn` where it could go on."""
     where: str
-    """`function, file:line`; empty where it is in no code of the program's."""
+    """`file:line in function`; empty where it is in no code of the program's."""
     since: int
     """After which step."""
     holders: tuple[str, ...] = ()
-    """The tasks that hold what it waits for, where that is known."""
+    """The tasks that hold what it waits for, or the children of its nursery, where that is known."""
 
     def __str__(self) -> str:
-        where = f" in {self.where}" if self.where else ""
-        held = f", held by {' and '.join(self.holders)}" if self.holders else ""
-        return f"{self.task} waits for {self.awaits}{held}, since step {self.since}{where}"
+        where = f", {self.where}" if self.where else ""
+        holders = " and ".join(self.holders)
+        if self.awaits == TURN:
+            told = "could go on"
+        elif self.awaits == NURSERY and holders:
+            told = f"waits for the end of {holders}"
+        else:
+            told = f"waits for {self.awaits}{holders and f', held by {holders}'}"
+        return f"{self.task} {told}, since step {self.since}{where}"
 
 
 @final
@@ -74,11 +80,11 @@ def _describe(cell: Cell, names: Mapping[Task, str]) -> tuple[Waiting, bool]:
     place = locate(cell.inner)
     where = "" if place is None else str(place)
     if cell.state is not State.BLOCKED:
-        return Waiting(cell.name, "its turn", where, cell.since), False
+        return Waiting(cell.name, TURN, where, cell.since), False
     awaits = "something" if place is None else place.awaits
     waited_for = get_object(cell.inner)
     holders = tuple(names.get(task, "a task that has ended") for task in _get_holders(waited_for))
-    children = () if awaits != _NURSERY else _get_children(cell, names)
+    children = () if awaits != NURSERY else _get_children(cell, names)
     return Waiting(cell.name, awaits, where, cell.since, holders or children), _can_be_held(waited_for)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from typing import TYPE_CHECKING, Final, TypeAlias, final
 
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from ._trace import Recorder
 
 Program: TypeAlias = "Callable[[], Awaitable[object]]"
+
+_LOGGER: Final = logging.getLogger(__name__.partition(".")[0])
+"""The library's. It logs every failure of a stage; thousands of executions would say the same."""
 
 _SETTLE: Final = 2
 """Passes of the loop after which trio's own tasks wait."""
@@ -48,10 +52,18 @@ def drive(world: World, search: Search, *, recorder: Recorder | None = None) -> 
             through trio's loop, which it would wreck.
     """
     session = _Session(world, search, recorder)
-    while not session.is_over:
-        session.run()
+    _LOGGER.addFilter(_refuse)
+    try:
+        while not session.is_over:
+            session.run()
+    finally:
+        _LOGGER.removeFilter(_refuse)
     if session.interrupt is not None:
         raise session.interrupt
+
+
+def _refuse(_record: logging.LogRecord) -> bool:
+    return False
 
 
 @final

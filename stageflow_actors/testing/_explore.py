@@ -82,7 +82,11 @@ def explore(
     world = make_world(program, faults, clock, max_steps)
     search, frontier = make_search(strategy, seed, max_executions)
     hunt = _Hunt(search, max_executions)
-    drive(world, hunt)
+    try:
+        drive(world, hunt)
+    except KeyboardInterrupt as interrupt:
+        interrupt.add_note(f"{get_name(program)}: interrupted after {hunt.executions:,} executions without a failure")
+        raise
     failure, extra = None, 0
     if hunt.found is not None:
         failure, extra = _simplify(world, hunt.found, frontier or Frontier(f"auto/{seed}"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import gc
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
@@ -56,7 +57,7 @@ class Place:
     """The innermost function of the program's own code, and where it stands."""
 
     def __str__(self) -> str:
-        return f"{self.function}, {self.file}:{self.line}"
+        return f"{shorten(self.file)}:{self.line} in {self.function}"
 
 
 def walk(coroutine: Any) -> Iterator[FrameType]:
@@ -107,24 +108,21 @@ def locate(coroutine: Any) -> Place | None:
     frame, called = split(coroutine)
     if frame is None:
         return None
-    return Place(_name_await(called), frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_qualname)
+    function = frame.f_code.co_qualname.rpartition("<locals>.")[2]
+    return Place(_name_await(called), frame.f_code.co_filename, frame.f_lineno, function)
 
 
 def get_object(coroutine: Any) -> Any:
     """Return the lock, event or channel that a suspended coroutine waits for, or None."""
-    found = None
-    for frame in split(coroutine)[1]:
-        if is_foreign(frame):
-            owner = frame.f_locals.get("self")
-            if owner is not None and type(owner).__module__.startswith("trio"):
-                found = owner
-                break
-    return found
+    owners = (frame.f_locals.get("self") for frame in split(coroutine)[1] if is_foreign(frame))
+    return next((owner for owner in owners if type(owner).__module__.startswith("trio")), None)
 
+
+NURSERY: Final = "the end of its nursery"
 
 _NAMES: Final = {
-    "NurseryManager.__aexit__": "the end of its nursery",
-    "Nursery._nested_child_finished": "the end of its nursery",
+    "NurseryManager.__aexit__": NURSERY,
+    "Nursery._nested_child_finished": NURSERY,
     "to_thread_run_sync": "trio.to_thread.run_sync",
     "checkpoint": "trio.lowlevel.checkpoint",
     "cancel_shielded_checkpoint": "trio.lowlevel.cancel_shielded_checkpoint",
@@ -135,14 +133,20 @@ _NAMES: Final = {
 
 def _name_await(called: list[FrameType]) -> str:
     """Return what a function awaits: the first public thing that it has called."""
-    if not called:
-        return "its turn"
     for frame in called:
-        name = frame.f_code.co_qualname
-        if name in _NAMES:
-            return _NAMES[name]
-        short = frame.f_code.co_name
-        if not short.startswith("_") or short in {"__aenter__", "__aexit__", "__anext__"}:
-            own = is_of(frame, "trio") and "." not in name
-            return f"trio.{name}" if own else name.replace("AsyncContextManagerMixin", "Lock")
-    return called[0].f_code.co_qualname
+        code = frame.f_code
+        if code.co_qualname in _NAMES:
+            return _NAMES[code.co_qualname]
+        if not code.co_name.startswith("_"):
+            owner = frame.f_locals.get("self")
+            if owner is not None:
+                return f"{type(owner).__name__}.{code.co_name}"
+            package = frame.f_globals.get("__name__", "").partition(".")[0]
+            return f"{package}.{code.co_qualname}"
+    return called[0].f_code.co_qualname if called else "its turn"
+
+
+def shorten(file: str) -> str:
+    """Return a path as it is best read: below the current directory, relative to it."""
+    path = Path(file)
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else path.name

@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from ._trace import Step
 
 _SHOWN: Final = 60
-"""Steps of a trace that are printed from its end; `RaceFailure.trace` has all."""
+"""Steps of a trace that are printed, the last ones; `RaceFailure.trace` has all."""
+
+_WIDEST: Final = 24
+"""Characters of the column of the tasks."""
 
 
 @final
@@ -66,7 +69,9 @@ class RaceFailure:
         hidden = len(self.trace) - _SHOWN
         if hidden > 0:
             lines.append(f"     (the first {count(hidden, 'step')} left out; `failure.trace` has all)")
-        lines += [str(step) for step in self.trace[-_SHOWN:]]
+        shown = self.trace[-_SHOWN:]
+        width = min(max((len(step.task) for step in shown), default=0), _WIDEST)
+        lines += [step.tell(width) for step in shown]
         if self.waiting:
             lines.append("when it was stopped:")
             lines += [f"      {waiting}" for waiting in self.waiting]

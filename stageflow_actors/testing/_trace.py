@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, final
 
 import attrs
@@ -31,16 +30,21 @@ class Step:
     then: str
     """What it awaits now, `ends`, or the error that it ends with."""
     where: str
-    """`function, file:line` of where it stands now; empty where it has ended."""
+    """`file:line in function` of where it stands now; empty where it has ended."""
     preempts: str = ""
     """The task that could have gone on instead; empty where this is no preemption."""
     choice: int | None = None
-    """The index in the schedule of the choice that led here, where there was one."""
+    """The index of the option that was chosen before it; None where there was no choice."""
 
     def __str__(self) -> str:
-        mark = ">" if self.preempts else " "
-        where = f"    {self.where}" if self.where else ""
-        return f"{mark}{self.number:4}  {self.task:<16} {self.did}{self.then and ', '}{self.then}{where}"
+        return self.tell(len(self.task))
+
+    def tell(self, width: int) -> str:
+        """Return the step in one line, with a column of this width for the task."""
+        instead = f"{self.preempts} could go on; " if self.preempts else ""
+        then = f", {self.then}" if self.then else ""
+        where = f"  [{self.where}]" if self.where else ""
+        return f"{'>' if self.preempts else ' '}{self.number:4}  {self.task:<{width}}  {instead}{self.did}{then}{where}"
 
 
 @final
@@ -94,7 +98,7 @@ class Recorder:
         if place is None:
             self._tell(cell, "awaits something", "")
         else:
-            self._tell(cell, f"awaits {place.awaits}", f"{place.function}, {shorten(place.file)}:{place.line}")
+            self._tell(cell, f"awaits {place.awaits}", str(place))
 
     def leave(self, cell: Cell, error: BaseException) -> None:
         """Note that a task has ended."""
@@ -118,15 +122,6 @@ class Recorder:
         preempted, _, choice = self._pending
         self._pending = ("", "", None)
         self.steps.append(Step(len(self.steps) + 1, task, did, then, where, preempted, choice))
-
-
-def shorten(file: str) -> str:
-    """Return a path as it is best read: below the current directory, relative to it."""
-    path = Path(file)
-    try:
-        return str(path.relative_to(Path.cwd()))
-    except ValueError:
-        return path.name
 
 
 def tell_error(error: BaseException) -> str:
