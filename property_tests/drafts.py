@@ -5,11 +5,10 @@ So an example of Hypothesis shrinks by leaving stages out; and a plain random ge
 
 from __future__ import annotations
 
-from enum import Enum
-
 import attrs
 
 from stageflow_actors import Trigger
+from stageflow_actors.testing._shapes import Shape, lay_out
 
 from .plans import THREADED, Act, Ask, Form, LimiterPlan, On, Reaction, RestartPlan, RunPlan, StagePlan, Stop, When
 
@@ -58,16 +57,6 @@ ONS = [On.ANY] * 5 + list(On)[1:]
 SLACKS = [None, None, 0.0, 0.5, 4.0]
 
 
-class Shape(Enum):
-    """What a graph looks like."""
-
-    RANDOM = "any"
-    CHAIN = "one after the other"
-    FAN = "a source, a wide fan-out, a join"
-    LAYERS = "layers, each knowing only the one before"
-    FOREST = "at most one dependency each, several roots"
-
-
 @attrs.frozen
 class Draft:
     """A stage before it has a name, its dependencies as numbers."""
@@ -95,32 +84,6 @@ class Draft:
     limiter: int | None = None
     """Which one, as a number."""
     priority: int = 0
-
-
-def lay_out(shape: Shape, drafts: list[Draft]) -> list[tuple[str, tuple[str, ...], Draft]]:
-    """Return names with their dependencies; a stage may stand before what it depends on."""
-    names = [f"s{number}" for number in range(len(drafts))]
-    stages = [
-        (name, _choose(shape, names, number, draft.parents), draft)
-        for number, (name, draft) in enumerate(zip(names, drafts, strict=True))
-    ]
-    return sorted(stages, key=lambda stage: stage[2].place)
-
-
-def _choose(shape: Shape, names: list[str], number: int, parents: list[int]) -> tuple[str, ...]:
-    """Return the dependencies of one stage, among those before it."""
-    before = names[:number]
-    if shape is Shape.LAYERS:
-        start = number // 3 * 3
-        before = names[max(0, start - 3) : start]
-    if not before:
-        return ()
-    if shape is Shape.CHAIN:
-        return (before[-1],)
-    if shape is Shape.FAN:
-        return tuple(before[1:]) if number > 1 and number == len(names) - 1 else (before[0],)
-    chosen = tuple(dict.fromkeys(before[parent % len(before)] for parent in parents))
-    return chosen[:1] if shape is Shape.FOREST else chosen
 
 
 def make_stage(name: str, dependencies: tuple[str, ...], draft: Draft, limiters: list[str]) -> StagePlan:

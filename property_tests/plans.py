@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from enum import Enum
-from typing import Any
 
 import attrs
 
 from stageflow_actors import Trigger
+from stageflow_actors.testing._brief import Brief
 
 CLEANUP = 0.125
 """Virtual seconds that the `__aexit__` of a managed stage takes."""
@@ -118,23 +118,6 @@ class Source(Enum):
     PAIR = "what a dependency gave"
     GENERATOR = "a function of the inputs that gives a generator"
     ASYNC = "a function of the inputs that gives an async generator"
-
-
-class Brief:
-    """Shows only what is not the default: a failing example has a dozen stages."""
-
-    def __repr__(self) -> str:
-        values = {field: getattr(self, field.name) for field in attrs.fields(type(self))}  # type: ignore[arg-type]
-        shown = [
-            f"{field.name}={value!s}" if isinstance(value, Enum) else f"{field.name}={value!r}"
-            for field, value in values.items()
-            if value != field.default
-        ]
-        return f"{type(self).__name__}({', '.join(shown)})"
-
-    def _repr_pretty_(self, printer: Any, _cycle: object) -> None:
-        """Keep Hypothesis from printing every field."""
-        printer.text(repr(self))
 
 
 @attrs.frozen

@@ -5,6 +5,8 @@ from __future__ import annotations
 import attrs
 from hypothesis import strategies as st
 
+from stageflow_actors.testing._shapes import Shape, lay_out
+
 from .drafts import (
     AFTERS,
     ASKS,
@@ -23,8 +25,6 @@ from .drafts import (
     TIMEOUTS,
     TRIGGERS,
     Draft,
-    Shape,
-    lay_out,
     make_run,
 )
 from .plans import Act, Ask, Decides, Form, LimiterPlan, Reaction, RestartPlan, RunPlan, Stop, Way

@@ -365,7 +365,7 @@ class Controller(trio.abc.Instrument):
         return None if chosen is None else self._grant(chosen, current)
 
     def _choose(self, current: Cell | None) -> Cell | None:
-        """Return the next task, or None after a jump of the clock."""
+        """Return the next task, or None where there is none: the clock has jumped, or nobody can go on."""
         while True:
             if self._injection is not None and self._injection.strike_due(self.steps, self) is None:
                 return None
@@ -373,27 +373,34 @@ class Controller(trio.abc.Instrument):
             if ready and self.steps - ready[0].ready_since > PATIENCE:
                 return ready[0]
             options: list[Option] = [*ready] if current is None else [current, *ready]
-            free = len(options) if current is None else 1
-            deadline = self._get_deadline() if self.is_timed else inf
-            if deadline == inf:
-                self.is_timed = False  # until it looks again: to ask trio costs as much as a step
-            elif self._explores_clock or not options or self._must_jump():
-                options = [CLOCK] if self._must_jump() else [*options, CLOCK]
-            if self._injection is not None:
-                options += self._injection.get_options(options)
+            free = 1 if current is not None or not options else len(options)
+            if self.is_timed or self._injection is not None:
+                options = self._add_others(options)
             if not options:
                 return None
-            chosen = options[self._ask(options, max(free, 1))] if len(options) > 1 else options[0]
+            chosen = options[self._ask(options, free)] if len(options) > 1 else options[0]
             if isinstance(chosen, Cell):
                 return chosen
-            if isinstance(chosen, Strike):
-                assert self._injection is not None
-                struck = self._injection.strike(chosen, self)
-                if struck is AGAIN:
-                    continue
+            if not isinstance(chosen, Strike):
+                self._jump(self._get_deadline())
+                return None
+            assert self._injection is not None
+            struck = self._injection.strike(chosen, self)
+            if struck is not AGAIN:
                 return struck if isinstance(struck, Cell) else None
-            self._jump(deadline)
-            return None
+
+    def _add_others(self, options: list[Option]) -> list[Option]:
+        """Add what can happen beside the steps of tasks: a jump of the clock, faults."""
+        deadline = self._get_deadline() if self.is_timed else inf
+        if deadline == inf:
+            self.is_timed = False  # until the program looks again: to ask trio costs as much as a step
+        elif self.steps - self._jumped_at > CLOCK_PATIENCE:
+            return [CLOCK]
+        elif self._explores_clock or not options:
+            options.append(CLOCK)
+        if self._injection is not None:
+            options += self._injection.get_options(options)
+        return options
 
     def _ask(self, options: Sequence[Option], free: int) -> int:
         index = self.chooser.choose(options)
@@ -432,9 +439,6 @@ class Controller(trio.abc.Instrument):
         return cell
 
     # The clock and the world
-
-    def _must_jump(self) -> bool:
-        return self.steps - self._jumped_at > CLOCK_PATIENCE
 
     def _get_deadline(self) -> float:
         now = self._clock.now
