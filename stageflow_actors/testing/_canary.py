@@ -18,7 +18,7 @@ from ._clock import ControlledClock
 from ._control import Controller
 
 if TYPE_CHECKING:
-    from ._control import Execution
+    from ._execution import Execution
 
 _EXPECTED: Final = {"0": "aabb", "1": "bbaa", "01": "abba"}
 """What the canary's two tasks write, by schedule: `0` is the default, `01` stops the first after its first letter."""

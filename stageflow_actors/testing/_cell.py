@@ -168,13 +168,13 @@ class Cell:
         wait = classify(trap)
         if wait is not IN_NOTHING and not self.is_system:
             self.wait = wait
-            controller.waits[wait] += 1
+            controller.outside.enter(wait)
         controller.stop(self)
 
     def resume(self) -> None:
         """Note that trio is about to resume it."""
         if self.wait is not IN_NOTHING:
-            self._controller.waits[self.wait] -= 1
+            self._controller.outside.leave(self.wait)
             self.wait = IN_NOTHING
         self.state = State.SCHEDULED
 

@@ -12,12 +12,10 @@ which answers, goes on from there.
 from __future__ import annotations
 
 import enum
-import time
 from collections import Counter
 from math import inf, nextafter
 from typing import TYPE_CHECKING, Any, Final, final
 
-import attrs
 import outcome
 import trio
 from trio.lowlevel import current_statistics, reschedule
@@ -25,8 +23,10 @@ from trio.lowlevel import current_statistics, reschedule
 from ._cell import Abandoned, Cell, State
 from ._choosers import Given
 from ._diagnosis import Waiting, diagnose
-from ._frames import IN_IDLE, IN_IO, IN_THREAD, Wait, locate
+from ._execution import Execution, Raw
+from ._frames import IN_IO, IN_THREAD, locate
 from ._injection import AGAIN, Injection, Strike
+from ._outside import Outside
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,12 +48,6 @@ _DRAIN_STEPS: Final = 5_000
 
 _FORCED: Final = 20
 """How often everything that waits is made to raise, before it is dropped."""
-
-_THREAD_GRACE: Final = 0.05
-_IDLE_GRACE: Final = {IN_THREAD: 1.0, IN_IO: 0.05}
-_LIMIT: Final = 10.0
-"""Real seconds: how long a choice waits for a running thread; how long an idle program waits for a thread or
-for I/O before the clock jumps; and how long before it counts as a deadlock where there is no deadline."""
 
 
 class Phase(enum.Enum):
@@ -77,42 +71,6 @@ CLOCK: Final = _Clock()
 
 
 @final
-@attrs.define
-class Raw:
-    """A failure as the controller sees it."""
-
-    kind: str
-    error: BaseException | None = None
-    waiting: tuple[Waiting, ...] = ()
-    step: int = 0
-
-
-@final
-@attrs.define
-class Execution:
-    """What came of one execution."""
-
-    choices: list[int]
-    widths: list[int]
-    """How many options there were, by choice."""
-    free: list[int]
-    """How many of the first options cost nothing; each of the others is a preemption, a jump or a fault."""
-    steps: int
-    failure: Raw | None
-    value: object = None
-    uncontrolled: frozenset[str] = frozenset()
-    impossible: str | None = None
-    """The first given choice that there was no option for."""
-    spoiled: bool = False
-    """Whether something is left that no further execution may share a trio run with."""
-
-    @property
-    def cost(self) -> int:
-        """How many choices were no default where that costs something."""
-        return sum(choice >= free for choice, free in zip(self.choices, self.free, strict=True))
-
-
-@final
 class Controller(trio.abc.Instrument):
     """Controls the executions of a program, one after another, inside one run of trio."""
 
@@ -129,7 +87,7 @@ class Controller(trio.abc.Instrument):
         """Whose turn it is."""
         self._main: Task | None = None
         self._system: list[Cell] = []
-        self.waits: Counter[Wait] = Counter()
+        self.outside = Outside(self._system)
         self.broken: BaseException | None = None
         """An error of the toolkit's own."""
         self._reset(Given(), None)
@@ -157,11 +115,7 @@ class Controller(trio.abc.Instrument):
         """Whether tasks are ended without running their coroutine any further."""
         self._names: Counter[str] = Counter()
         self._root: Cell | None = None
-        self._begin_waiting()
-
-    def _begin_waiting(self) -> None:
-        self._polled = self._settled = self._nudged = False
-        self._patient_until = 0.0
+        self.outside.begin()
 
     # Executions
 
@@ -349,7 +303,7 @@ class Controller(trio.abc.Instrument):
                 self._fresh.sort(key=lambda cell: cell.number)
             self._ready.extend(self._fresh)
             self._fresh.clear()
-        if self.waits and not self._settled and self._must_settle():
+        if not self.outside.is_settled():
             if current is not None:
                 self._ready.append(current)
             return None
@@ -429,7 +383,7 @@ class Controller(trio.abc.Instrument):
         return None  # else the clock is asked, and finds what is left
 
     def _grant(self, cell: Cell, current: Cell | None) -> Cell:
-        self._begin_waiting()
+        self.outside.begin()
         self.granted = cell
         if cell is current:
             return cell
@@ -451,29 +405,11 @@ class Controller(trio.abc.Instrument):
             self.recorder.jump(self._clock.now, deadline)
         self._clock.now = max(deadline, self._clock.now)
         self._jumped_at = self.steps
-        self._begin_waiting()
+        self.outside.begin()
 
     def jump_by(self, seconds: float) -> None:
         """Let the clock jump by so many seconds."""
         self._jump(self._clock.now + seconds)
-
-    def _must_settle(self) -> bool:
-        return bool(self.waits[IN_IO]) or self._is_thread_out()
-
-    def _is_thread_out(self) -> bool:
-        """Return whether a thread has not reported yet that it has ended, or trio has not heard it."""
-        threads = self.waits[IN_THREAD]
-        if threads == 0:
-            return False
-        is_heard = any(cell.state is not State.BLOCKED for cell in self._system)
-        return not is_heard or threads > current_statistics().run_sync_soon_queue_size
-
-    def _wait_up_to(self, seconds: float) -> float:
-        """Return how much is left of so many real seconds, which begin with the first question after a step."""
-        now = time.perf_counter()
-        if not self._patient_until:
-            self._patient_until = now + seconds
-        return max(0.0, self._patient_until - now)
 
     def consider(self, deadline: float) -> float:
         """Answer the loop, which has nothing to do, how many real seconds it may wait for the world."""
@@ -486,27 +422,16 @@ class Controller(trio.abc.Instrument):
             return 0.0
 
     def _consider(self, deadline: float) -> float:
-        if not self._polled:
-            self._polled = True  # what is there already shall be seen, and what has expired
-            return 0.0
-        if self._fresh or self._ready:
-            if self._is_thread_out() and (left := self._wait_up_to(_THREAD_GRACE)):
-                return left
-            self._settled = True
+        is_ready = bool(self._fresh or self._ready)
+        if self._phase is not Phase.FORCE or is_ready:
+            patience = self.outside.get_patience(deadline, is_ready=is_ready)
+            if patience is not None:
+                return patience
+        if is_ready:
             self._pick(None)
-            return 0.0
-        if self.waits[IN_IDLE] and not self._nudged:
-            self._nudged = True
-            return 1e-9  # trio wakes those who wait for this before it would sleep
-        if self._phase is Phase.EXPLORE and (grace := self._get_grace(deadline)) and (left := self._wait_up_to(grace)):
-            return left
-        self._go_without(deadline)
+        else:
+            self._go_without(deadline)
         return 0.0
-
-    def _get_grace(self, deadline: float) -> float:
-        """Return how long to wait for the world where no task can go on: longest where there is no deadline."""
-        waits = [grace for wait, grace in _IDLE_GRACE.items() if self.waits[wait]]
-        return 0.0 if not waits else _LIMIT if deadline == inf else max(waits)
 
     def _go_without(self, deadline: float) -> None:
         """Go on although no task can: by the clock or a fault, or by ending it."""

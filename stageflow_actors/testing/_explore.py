@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from ._choosers import Chooser
-    from ._control import Execution
+    from ._execution import Execution
     from ._faults import Fault
     from ._search import Search, Strategy
 

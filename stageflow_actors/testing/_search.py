@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from ._choosers import Chooser
-    from ._control import Execution
+    from ._execution import Execution
 
 Strategy: TypeAlias = Literal["auto", "dfs", "pct", "pos", "random"]
 STRATEGIES: Final[tuple[str, ...]] = get_args(Strategy)
