@@ -109,7 +109,7 @@ class Controller(trio.abc.Instrument):
         self.is_timed = False
         """Whether there may be a deadline: the program has looked at the clock, as every cancel scope does."""
         self._jumped_at = 0
-        self._is_spoiled = False
+        self._is_spoiled = self._is_hurried = False
         self._forced = 0
         self.drops = False
         """Whether tasks are ended without running their coroutine any further."""
@@ -158,6 +158,7 @@ class Controller(trio.abc.Instrument):
             self._outcome.value if isinstance(self._outcome, outcome.Value) else None,
             frozenset(self.uncontrolled),
             getattr(chooser, "impossible", None),
+            self._is_hurried,
             self._is_spoiled,
         )
 
@@ -325,6 +326,7 @@ class Controller(trio.abc.Instrument):
                 return None
             ready = self._ready
             if ready and self.steps - ready[0].ready_since > PATIENCE:
+                self._is_hurried = True
                 return ready[0]
             options: list[Option] = [*ready] if current is None else [current, *ready]
             free = 1 if current is not None or not options else len(options)
@@ -349,6 +351,7 @@ class Controller(trio.abc.Instrument):
         if deadline == inf:
             self.is_timed = False  # until the program looks again: to ask trio costs as much as a step
         elif self.steps - self._jumped_at > CLOCK_PATIENCE:
+            self._is_hurried = True
             return [CLOCK]
         elif self._explores_clock or not options:
             options.append(CLOCK)

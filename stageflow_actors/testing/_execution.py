@@ -38,6 +38,8 @@ class Execution:
     uncontrolled: frozenset[str] = frozenset()
     impossible: str | None = None
     """The first given choice that there was no option for."""
+    hurried: bool = False
+    """Whether somebody had waited for so long that nobody else could be chosen: some schedules are out of reach."""
     spoiled: bool = False
     """Whether something is left that no further execution may share a trio run with."""
 

@@ -94,13 +94,14 @@ def explore(
         program=get_name(program),
         failure=failure,
         executions=hunt.executions,
-        complete=frontier is not None and failure is None and frontier.is_complete and not hunt.uncontrolled,
+        complete=frontier is not None and failure is None and frontier.is_complete and hunt.is_pure,
         bound=None if frontier is None else frontier.bound,
         sampled=hunt.executions - (0 if frontier is None else frontier.taken),
         simplified_in=extra,
         diverged=0 if frontier is None else frontier.diverged,
         uncontrolled=tuple(sorted(hunt.uncontrolled)),
         seed=seed,
+        clock=clock,
     )
 
 
@@ -224,6 +225,12 @@ class _Hunt:
         self.found: Execution | None = None
         self.last: Execution | None = None
         self.uncontrolled: set[str] = set()
+        self._hurried = False
+
+    @property
+    def is_pure(self) -> bool:
+        """Whether nothing but the choices decided about the executions."""
+        return not self.uncontrolled and not self._hurried
 
     def next(self) -> Chooser | None:
         if self.found is not None or self.executions >= self._most:
@@ -234,6 +241,7 @@ class _Hunt:
         self.executions += 1
         self.last = execution
         self.uncontrolled |= execution.uncontrolled
+        self._hurried = self._hurried or execution.hurried
         if execution.failure is not None:
             self.found = execution
         self._search.learn(execution)

@@ -130,6 +130,8 @@ class Report:
     uncontrolled: tuple[str, ...] = ()
     """What went on outside the toolkit's control."""
     seed: int = 0
+    clock: str = "explore"
+    """How the clock went: as in `explore`."""
 
     def raise_for_failure(self) -> None:
         """Raise a `RaceError` if there is a failure."""
@@ -145,13 +147,17 @@ class Report:
     def _tell_coverage(self) -> str:
         made = count(self.executions, "execution")
         if self.complete:
-            return f"no failure in any schedule: complete, {made}"
+            clock = "" if self.clock == "explore" else ", with a clock that jumps only when nothing else can go on"
+            return f"no failure in any schedule: complete, {made}{clock}"
         parts = []
         if self.bound is not None:
-            parts.append(f"every schedule with at most {count(self.bound, 'preemption')}")
+            most = f"with at most {count(self.bound, 'preemption')}" if self.bound else "without a preemption"
+            parts.append(f"every schedule {most}")
         if self.sampled:
             parts.append(f"{self.sampled:,} sampled")
-        told = f"no failure in {made}" + (f": {', '.join(parts)}" if parts else "") + f"; seed {self.seed}"
+        told = f"no failure in {made}" + (f": {', '.join(parts)}" if parts else "")
+        if self.sampled:
+            told += f"; seed {self.seed}"
         if self.diverged:
             told += f"; not deterministic, {count(self.diverged, 'execution')} went another way with the same choices"
         if self.uncontrolled:

@@ -57,28 +57,24 @@ _JSON = st.recursive(
 )
 _OBJECTS: st.SearchStrategy[Mapping[str, Any]] = st.dictionaries(_TEXTS, _JSON, max_size=3)
 
-_SCRIPTS = st.builds(
-    lambda script, checkpoints: attrs.evolve(script, checkpoints=checkpoints),
-    st.sampled_from(
-        [
-            *[Scripted("ok")] * 6,
-            *[Scripted("ok", label=label) for label in _LABELS],
-            Scripted("skip"),
-            Scripted("fail"),
-            Scripted("retry", heals_at=2),
-            Scripted("retry"),
-            Scripted("raise", heals_at=2),
-            Scripted("raise"),
-        ]
-    ),
-    st.integers(0, 3),
-)
+# Choices are few and flat: every one costs, and hides others from the shrinker.
+_SCRIPTS = [
+    *[("ok", None, None)] * 6,
+    *[("ok", label, None) for label in _LABELS],
+    ("skip", None, None),
+    ("fail", None, None),
+    ("retry", None, 2),
+    ("retry", None, None),
+    ("raise", None, 2),
+    ("raise", None, None),
+]
+_SCRIPTED = st.tuples(st.sampled_from(_SCRIPTS), st.integers(0, 3))
 # Without jitter, so that a schedule replays.
-_RESTARTS = st.builds(
-    Restart,
-    max_restarts=st.integers(1, 2),
-    backoff=st.builds(Backoff, initial=st.sampled_from([0.0, 1.0]), jitter=st.just(0.0)),
-)
+_RESTARTS = [
+    Restart(max_restarts=max_restarts, backoff=Backoff(initial=initial, jitter=0.0))
+    for initial in (0.0, 1.0)
+    for max_restarts in (1, 2)
+]
 
 
 def snapshots(
