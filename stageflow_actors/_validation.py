@@ -57,6 +57,13 @@ def require_between(what: str, value: object, least: float, most: float = _TOO_L
     return value
 
 
+def require_one_of(what: str, value: object, known: Collection[str]) -> str:
+    """Return `value` if it is one of some words."""
+    if not isinstance(value, str) or value not in known:
+        refuse(f"{what} must be one of {', '.join(map(repr, known))}, not {value!r}", hint=nearest(value, known))
+    return value
+
+
 def count(number: int, one: str, many: str | None = None) -> str:
     """Return `1 stage` or `2 stages`."""
     return f"{number:,} {one if number == 1 else many or f'{one}s'}"

@@ -224,11 +224,9 @@ class Slots:
             self._waiters.popleft().set()
 
 
-async def wait_for_one_of_two(slots):
-    scope = trio.CancelScope()
-
+async def share_a_slot(slots):
     async def impatient():
-        with scope:
+        with trio.move_on_after(1):
             await slots.acquire()
             slots.release()
 
@@ -236,23 +234,20 @@ async def wait_for_one_of_two(slots):
         await slots.acquire()
         slots.release()
 
-    async def stop():
-        scope.cancel()
-
     async def free():
         slots.release()
 
-    await side_by_side(impatient, patient, stop, free)
+    await side_by_side(impatient, patient, free)
 
 
 async def wakeup_of_a_cancelled():
-    """The only wake-up goes to a waiter that is cancelled before it can use it; the other one sleeps on."""
-    await wait_for_one_of_two(Slots(hand_on=False))
+    """The only wake-up goes to a waiter whose time runs out before it can use it; the other one sleeps on."""
+    await share_a_slot(Slots(hand_on=False))
 
 
 async def wakeup_of_a_cancelled_twin():
     """Holds: a waiter that was woken and is cancelled wakes the next one, as long as a slot is free."""
-    await wait_for_one_of_two(Slots(hand_on=True))
+    await share_a_slot(Slots(hand_on=True))
 
 
 ENTRIES = (
@@ -303,5 +298,6 @@ ENTRIES = (
         bug=wakeup_of_a_cancelled,
         twin=wakeup_of_a_cancelled_twin,
         shows="lost wake-up",
+        needs_clock=True,
     ),
 )

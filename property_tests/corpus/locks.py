@@ -359,7 +359,7 @@ ENTRIES = (
         source="dotnet/dotNext#275: AsyncReaderWriterLock deadlocks with upgradeable locks",
         bug=two_upgrades,
         twin=two_upgrades_twin,
-        shows="deadlock",
+        shows="lost wake-up",
     ),
     Entry(
         name="double release",

@@ -13,12 +13,14 @@ async def parent_sets_late():
     handle = None
 
     async def child():
+        await checkpoint()  # sets itself up
         assert handle is not None
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(child)
-        await checkpoint()
+        await checkpoint()  # the new thread's handle travels
         handle = "thread"
+        await checkpoint()
 
 
 async def parent_sets_late_twin():
@@ -26,12 +28,14 @@ async def parent_sets_late_twin():
     handle = None
 
     async def child():
+        await checkpoint()
         assert handle is not None
 
     async with trio.open_nursery() as nursery:
         await checkpoint()
         handle = "thread"
         nursery.start_soon(child)
+        await checkpoint()
 
 
 async def call_before_listening():
@@ -79,11 +83,16 @@ async def ready_too_early():
         await checkpoint()  # the server's answer travels
         subscribers.append(inbox)
 
+    async def publish():
+        for message in ("first", "second"):
+            for subscriber in subscribers:
+                subscriber.append(message)
+            await checkpoint()
+
     async with trio.open_nursery() as nursery:
         await nursery.start(subscribe)
-        for subscriber in subscribers:
-            subscriber.append("first")
-    assert inbox == ["first"]
+        nursery.start_soon(publish)
+    assert inbox == ["first", "second"]
 
 
 async def ready_too_early_twin():
@@ -96,11 +105,16 @@ async def ready_too_early_twin():
         subscribers.append(inbox)
         task_status.started()
 
+    async def publish():
+        for message in ("first", "second"):
+            for subscriber in subscribers:
+                subscriber.append(message)
+            await checkpoint()
+
     async with trio.open_nursery() as nursery:
         await nursery.start(subscribe)
-        for subscriber in subscribers:
-            subscriber.append("first")
-    assert inbox == ["first"]
+        nursery.start_soon(publish)
+    assert inbox == ["first", "second"]
 
 
 class WaitGroup:
@@ -263,10 +277,9 @@ class Barrier:
         self._waiting = 0
         if self._swap_first:
             self._door = trio.Event()
-            door.set()
-        else:
-            door.set()
-            await checkpoint()  # counts the meeting
+        door.set()
+        await checkpoint()  # counts the meeting
+        if not self._swap_first:
             self._door = trio.Event()
 
 
@@ -326,7 +339,7 @@ ENTRIES = (
         name="wait before add",
         kind="order violation",
         depth=1,
-        source="Tu, Liu, Song, Zhang, Understanding [...] Concurrency Bugs in Go, ASPLOS 2019: figure 9, etcd",
+        source="Tu, Liu, Song, Zhang, Understanding [...] Concurrency Bugs in Go, ASPLOS 2019: figure 9",
         bug=wait_before_add,
         twin=wait_before_add_twin,
         shows="exception",
@@ -352,7 +365,7 @@ ENTRIES = (
     Entry(
         name="barrier reused",
         kind="barrier reuse",
-        depth=2,
+        depth=1,
         source="Downey, The Little Book of Semaphores, Reusable barrier: a thread gets ahead of the others by a lap",
         bug=barrier_reused,
         twin=barrier_reused_twin,

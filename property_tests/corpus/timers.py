@@ -244,7 +244,7 @@ ENTRIES = (
         source="Tu, Liu, Song, Zhang, Understanding [...] Concurrency Bugs in Go, ASPLOS 2019: figure 1, Kubernetes",
         bug=result_after_timeout,
         twin=result_after_timeout_twin,
-        shows="deadlock",
+        shows="lost wake-up",
         needs_clock=True,
     ),
     Entry(
@@ -270,7 +270,7 @@ ENTRIES = (
     Entry(
         name="lock of another",
         kind="check then act on release",
-        depth=4,
+        depth=3,
         source="redis/redis-py#1031: race condition in Lock.release",
         bug=lock_of_another,
         twin=lock_of_another_twin,

@@ -324,7 +324,7 @@ ENTRIES = (
     Entry(
         name="flag cleared after the work",
         kind="event cleared at the wrong time",
-        depth=3,
+        depth=2,
         source="python-trio/trio#637: wait, work, clear races with a set",
         bug=cleared_after_work,
         twin=cleared_after_work_twin,

@@ -4,9 +4,11 @@
 `check_pipeline` checks the laws of the runtime over the schedules of a pipeline; `run_stage` runs one stage alone.
 """
 
+from ._check_pipeline import check_pipeline
 from ._diagnosis import Waiting
 from ._explore import explore, replay
 from ._faults import Cancel, ClockJump, Crash, Delay
+from ._race_test import race_test
 from ._report import RaceFailure, Report
 from ._trace import Step
 
@@ -19,6 +21,8 @@ __all__ = [
     "Report",
     "Step",
     "Waiting",
+    "check_pipeline",
     "explore",
+    "race_test",
     "replay",
 ]

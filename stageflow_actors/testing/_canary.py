@@ -15,7 +15,7 @@ from stageflow_actors.errors import ControlError
 
 from ._choosers import Given
 from ._clock import ControlledClock
-from ._control import Controller
+from ._control import Controller, Hooks
 
 if TYPE_CHECKING:
     from ._execution import Execution
@@ -48,7 +48,7 @@ def _check() -> str | None:
     clock = ControlledClock()
     controller = Controller(clock, max_steps=100, explores_clock=False)
     try:
-        executions = trio.run(main, controller, clock=clock, instruments=[controller])
+        executions = trio.run(main, controller, clock=clock, instruments=[Hooks(controller)])
     except BaseException as error:  # whatever a changed trio makes of it
         return f"{type(error).__qualname__}: {error}"
     for text, expected in _EXPECTED.items():

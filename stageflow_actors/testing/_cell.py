@@ -11,10 +11,11 @@ from __future__ import annotations
 import enum
 from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol, final
 
+import attrs
 import outcome
 from trio.lowlevel import Abort, cancel_shielded_checkpoint, wait_task_rescheduled
 
-from ._frames import IN_NOTHING, classify
+from ._frames import IN_CHILDREN, IN_NOTHING, classify
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -48,8 +49,20 @@ class _Nothing:
 NOTHING: Final = _Nothing()
 
 
+_UNDEAD: Final[list[object]] = []
+"""Coroutines that went on whatever was raised in them. To collect one would run it again, inside another trio run."""
+
+
 class Abandoned(BaseException):
     """Ends what does not end by itself, after a failure was found."""
+
+
+@final
+@attrs.frozen
+class Thrown:
+    """The outcome that is raised in a coroutine by `throw`, for it takes no other."""
+
+    error: BaseException
 
 
 class State(enum.Enum):
@@ -131,12 +144,12 @@ class Cell:
             return GATE
         while True:
             self.state = State.RUNNING
-            if controller.drops:
+            if controller.drops and not self.is_system:
                 self._drop()
             if self.detour is not None:
                 value = self._turn_aside(value)
             try:
-                trap = self._body.send(value)
+                trap = self._body.throw(value.error) if type(value) is Thrown else self._body.send(value)
             except BaseException as error:
                 if self._body is not self.inner:
                     value = self._come_back(error)
@@ -148,16 +161,14 @@ class Cell:
                 self.state = State.BLOCKED
                 self._block(trap)
                 return trap
+            self.value = NOTHING
             self.state = State.PARKED
-            if controller.is_active and not controller.go_on(self):
-                self.value = NOTHING
-                return GATE
-            value = NOTHING
+            return CHECKPOINT if not controller.is_active or controller.go_on(self) else GATE
 
-    def throw(self, *error: Any) -> Any:
+    def throw(self, error: BaseException) -> Any:
         """Raise an error in the coroutine: what trio does with one that asks for what it does not know."""
         __tracebackhide__ = True
-        return self.inner.throw(*error)
+        return self.send(Thrown(error))
 
     def close(self) -> None:
         """Close the coroutine."""
@@ -168,22 +179,24 @@ class Cell:
         wait = classify(trap)
         if wait is not IN_NOTHING and not self.is_system:
             self.wait = wait
-            controller.outside.enter(wait)
+            if wait is not IN_CHILDREN:
+                controller.outside.enter(wait)
         controller.stop(self)
 
     def resume(self) -> None:
         """Note that trio is about to resume it."""
-        if self.wait is not IN_NOTHING:
+        if self.wait is not IN_NOTHING and self.wait is not IN_CHILDREN:
             self._controller.outside.leave(self.wait)
-            self.wait = IN_NOTHING
+        self.wait = IN_NOTHING
         self.state = State.SCHEDULED
 
     def _drop(self) -> NoReturn:
-        """Have the task end although its coroutine does not."""
+        """Have the task end, as if it had returned, although its coroutine does not."""
         self.state = State.DONE
-        error = Abandoned()
-        self._controller.leave(self, error)
-        raise error
+        _UNDEAD.append(self.inner)
+        end = StopIteration()
+        self._controller.leave(self, end)
+        raise end
 
     def _turn_aside(self, value: Any) -> Any:
         assert self.detour is not None

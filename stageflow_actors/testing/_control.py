@@ -12,9 +12,10 @@ which answers, goes on from there.
 from __future__ import annotations
 
 import enum
+import gc
 from collections import Counter
 from math import inf, nextafter
-from typing import TYPE_CHECKING, Any, Final, final
+from typing import TYPE_CHECKING, Any, Final, NoReturn, final
 
 import outcome
 import trio
@@ -22,14 +23,14 @@ from trio.lowlevel import current_statistics, reschedule
 
 from ._cell import Abandoned, Cell, State
 from ._choosers import Given
-from ._diagnosis import Waiting, diagnose
+from ._diagnosis import EXCEPTION, LIVELOCK, Waiting, diagnose
 from ._execution import Execution, Raw
-from ._frames import IN_IO, IN_THREAD, locate
+from ._frames import IN_CHILDREN, IN_IO, IN_THREAD, get_name, locate
 from ._injection import AGAIN, Injection, Strike
 from ._outside import Outside
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from trio.lowlevel import Task
 
@@ -67,11 +68,34 @@ class _Clock:
     name = "the clock"
 
 
+class _Standstill:
+    """The option that nothing happens although nothing can go on: a deadlock."""
+
+    number = -1
+    name = "nothing"
+
+
 CLOCK: Final = _Clock()
+STANDSTILL: Final = _Standstill()
 
 
 @final
-class Controller(trio.abc.Instrument):
+class Hooks(trio.abc.Instrument):
+    """What trio is given of a controller: it looks at every name of an instrument, and at each call anew."""
+
+    __slots__ = ("after_task_step", "task_scheduled", "task_spawned")
+
+    def __init__(self, controller: Controller) -> None:
+        self.after_task_step = controller.after_task_step  # type: ignore[method-assign]
+        self.task_scheduled = controller.task_scheduled  # type: ignore[method-assign]
+        self.task_spawned = controller.task_spawned  # type: ignore[method-assign]
+
+    def __dir__(self) -> tuple[str, ...]:
+        return self.__slots__
+
+
+@final
+class Controller:
     """Controls the executions of a program, one after another, inside one run of trio."""
 
     def __init__(
@@ -85,6 +109,8 @@ class Controller(trio.abc.Instrument):
         self.is_active = False
         self.granted: Cell | None = None
         """Whose turn it is."""
+        self._released: Cell | None = None
+        """Who is let out of the gate at the moment."""
         self._main: Task | None = None
         self._system: list[Cell] = []
         self.outside = Outside(self._system)
@@ -109,7 +135,7 @@ class Controller(trio.abc.Instrument):
         self.is_timed = False
         """Whether there may be a deadline: the program has looked at the clock, as every cancel scope does."""
         self._jumped_at = 0
-        self._is_spoiled = self._is_hurried = False
+        self.is_spoiled = self._is_hurried = False
         self._forced = 0
         self.drops = False
         """Whether tasks are ended without running their coroutine any further."""
@@ -120,7 +146,9 @@ class Controller(trio.abc.Instrument):
     # Executions
 
     async def execute(self, program: Any, chooser: Chooser, injection: Injection | None = None) -> Execution:
-        """Run the program once, in the main task's name. All of it has ended when this returns, or it says `spoiled`.
+        """Run the program once, in the main task's name.
+
+        All of it has ended when this returns, unless `is_spoiled`: then nothing more may run in this run of trio.
 
         Raises:
             KeyboardInterrupt: The user interrupted it; the program was cancelled and has ended.
@@ -137,18 +165,39 @@ class Controller(trio.abc.Instrument):
         self._interrupted = False
         driver = trio.lowlevel.current_task()
         self._driver: Task | None = driver
-        async with trio.open_nursery() as nursery:
-            self.is_active = True
-            nursery.start_soon(self._run, program, name=getattr(program, "__qualname__", repr(program)))
-            self._root = self.cells[0]
-            self._pick(None)
-            await trio.lowlevel.wait_task_rescheduled(self._interrupt)
-            if self._is_spoiled:
-                nursery.cancel_scope.cancel()
+        left: BaseException | None = None
+        is_collecting = gc.isenabled()
+        gc.disable()  # what is collected when must not decide anything; between executions there is time for it
+        try:
+            async with trio.open_nursery() as nursery:
+                self.is_active = True
+                nursery.start_soon(self._run, program, name=get_name(program))
+                self._root = self.cells[0]
+                self._pick(None)
+                await trio.lowlevel.wait_task_rescheduled(self._interrupt)
+                if self.is_spoiled:
+                    nursery.cancel_scope.cancel()
+        except BaseException as error:  # the program has broken trio's rules for nurseries or scopes
+            left = error
+        finally:
+            if is_collecting:
+                gc.enable()
         if self.broken is not None:
             raise self.broken
         if self._interrupted:
             raise KeyboardInterrupt
+        return self.conclude(left)
+
+    def conclude(self, left: BaseException | None = None) -> Execution:
+        """Return what came of the execution.
+
+        Args:
+            left: What came out beside the program's own outcome.
+        """
+        if left is not None:
+            self.is_spoiled = True
+            if self.failure is None:
+                self.failure = Raw(EXCEPTION, left, step=self.steps)
         return Execution(
             self._choices,
             self._widths,
@@ -157,9 +206,8 @@ class Controller(trio.abc.Instrument):
             self.failure,
             self._outcome.value if isinstance(self._outcome, outcome.Value) else None,
             frozenset(self.uncontrolled),
-            getattr(chooser, "impossible", None),
+            getattr(self.chooser, "impossible", None),
             self._is_hurried,
-            self._is_spoiled,
         )
 
     async def _run(self, program: Any) -> None:
@@ -170,18 +218,23 @@ class Controller(trio.abc.Instrument):
         except BaseException as error:  # whatever it is, the one who asked for the execution decides
             self._outcome = outcome.Error(error)
 
-    def _interrupt(self, _raise_cancel: Any) -> trio.lowlevel.Abort:
-        self._interrupted = True
-        self._drain()
+    def _interrupt(self, raise_cancel: Callable[[], NoReturn]) -> trio.lowlevel.Abort:
+        try:
+            raise_cancel()
+        except KeyboardInterrupt:
+            self._interrupted = True
+            self._drain()
+        except trio.Cancelled:
+            self.is_spoiled = True  # the program has cancelled or broken what it runs in, and will end by that
         return trio.lowlevel.Abort.FAILED
 
     def _finish(self) -> None:
         """End the execution: from here on, trio's own order rules."""
         self.is_active = False
-        self._is_spoiled = self._is_spoiled or self._live > 0
+        self.is_spoiled = self.is_spoiled or self._live > 0
         for cell in (*self.cells, *self._system):
-            if cell.state is State.PARKED:
-                reschedule(cell.task)
+            if cell.state is State.PARKED and cell is not self.granted:
+                self._release(cell)
         self.granted = None
         driver, self._driver = self._driver, None
         assert driver is not None
@@ -197,7 +250,7 @@ class Controller(trio.abc.Instrument):
             self._main = task  # the one that calls `execute`
             return
         if self.is_active:
-            name = self._name(task.name)
+            name = self._name(task)
             cell = Cell(self, task, number=len(self.cells) + 1, name=name, is_system=False)
             self.cells.append(cell)
             self._live += 1
@@ -207,24 +260,48 @@ class Controller(trio.abc.Instrument):
             self._system.append(cell)
         task.coro = cell  # type: ignore[assignment]  # it has the interface that trio uses
 
-    def _name(self, full: str) -> str:
-        """Return a task's name as people know it, unique in the execution."""
-        name = full.rpartition("<locals>.")[2] if "<locals>" in full else full
+    def _name(self, task: Task) -> str:
+        """Return a task's name as people know it, unique in the execution.
+
+        Where nobody has named it, trio gives it the function's name with its module.
+        """
+        function = task.coro.cr_code.co_qualname
+        name = function if task.name.endswith(f".{function}") else task.name
+        name = name.rpartition("<locals>.")[2]
         self._names[name] += 1
         return name if self._names[name] == 1 else f"{name}#{self._names[name]}"
 
     def task_scheduled(self, task: Task) -> None:
         """Note that a task can go on."""
         cell = task.coro
-        if isinstance(cell, Cell) and cell.state is not State.PARKED:
+        if not isinstance(cell, Cell):
+            return
+        if cell.state is not State.PARKED:
             cell.resume()
             cell.ready_since = self.steps
             self._fresh.append(cell)
+        elif cell is not self._released and cell is not self.granted:
+            self._note_second(cell)
+
+    def _release(self, cell: Cell) -> None:
+        """Let a cell out of the gate."""
+        self._released = cell
+        reschedule(cell.task)
+        self._released = None
+
+    def _note_second(self, cell: Cell) -> None:
+        """Note that the program wakes a task that it has woken before; trio would stop it with an AssertionError."""
+        if cell in self._ready:
+            self._ready.remove(cell)
+        if self.failure is None and self._phase is Phase.EXPLORE:
+            self.failure = Raw(EXCEPTION, AssertionError(f"{cell.name} was rescheduled twice"), step=self.steps)
+            self._drain()
+        self.is_spoiled = True
 
     def after_task_step(self, task: Task) -> None:
         """Choose who is next, when the one whose turn it was has to wait or has ended."""
         cell = self.granted
-        if cell is None or cell.task is not task or not self.is_active:
+        if cell is None or cell.task is not task or not self.is_active or cell.state is State.PARKED:
             return
         try:
             self.granted = None
@@ -242,7 +319,7 @@ class Controller(trio.abc.Instrument):
     def _break(self, error: BaseException) -> None:
         """Give up control after an error of our own, so that the run ends and the error is told."""
         self.broken = error
-        self._is_spoiled = True
+        self.is_spoiled = True
         self._finish()
 
     # What cells tell
@@ -250,7 +327,7 @@ class Controller(trio.abc.Instrument):
     def stop(self, cell: Cell) -> None:
         """Note that a cell waits for something in trio."""
         if cell.wait in (IN_THREAD, IN_IO):
-            self.uncontrolled.add(f"{cell.wait.value}: {locate(cell.inner)}")
+            self.uncontrolled.add(f"{cell.wait.value}: {locate(cell.inner) or cell.name}")
         if self.is_active:
             cell.since = self.steps
             if self._injection is not None:
@@ -289,7 +366,7 @@ class Controller(trio.abc.Instrument):
             self._phase = Phase.DRAIN
             self._drain_until = self.steps + _DRAIN_STEPS
             if isinstance(self._outcome, outcome.Error):
-                self.failure = Raw("exception", self._outcome.error, step=self.steps)
+                self.failure = Raw(EXCEPTION, self._outcome.error, step=self.steps)
 
     # Choosing
 
@@ -299,11 +376,7 @@ class Controller(trio.abc.Instrument):
         Args:
             current: The task that made the last step, where it could go on.
         """
-        if self._fresh:
-            if len(self._fresh) > 1:  # trio keeps tasks in sets; their order must not come from there
-                self._fresh.sort(key=lambda cell: cell.number)
-            self._ready.extend(self._fresh)
-            self._fresh.clear()
+        self._take_fresh()
         if not self.outside.is_settled():
             if current is not None:
                 self._ready.append(current)
@@ -312,28 +385,36 @@ class Controller(trio.abc.Instrument):
         if self._phase is not Phase.EXPLORE:
             return self._pick_default(current)
         if self.steps > self._max_steps:
-            self._fail("livelock")
+            self._fail(LIVELOCK)
             return self._pick_default(current)
         chosen = self._choose(current)
         if current is not None and chosen is not current:
             self._ready.append(current)
         return None if chosen is None else self._grant(chosen, current)
 
+    def _take_fresh(self) -> None:
+        if self._fresh:
+            if len(self._fresh) > 1:  # trio keeps tasks in sets; their order must not come from there
+                self._fresh.sort(key=lambda cell: cell.number)
+            self._ready.extend(self._fresh)
+            self._fresh.clear()
+
     def _choose(self, current: Cell | None) -> Cell | None:
         """Return the next task, or None where there is none: the clock has jumped, or nobody can go on."""
         while True:
             if self._injection is not None and self._injection.strike_due(self.steps, self) is None:
                 return None
+            self._take_fresh()  # a fault may have cancelled something
             ready = self._ready
             if ready and self.steps - ready[0].ready_since > PATIENCE:
                 self._is_hurried = True
                 return ready[0]
             options: list[Option] = [*ready] if current is None else [current, *ready]
-            free = 1 if current is not None or not options else len(options)
+            if not options:
+                return None  # the world comes first
+            free = 1 if current is not None else len(options)
             if self.is_timed or self._injection is not None:
                 options = self._add_others(options)
-            if not options:
-                return None
             chosen = options[self._ask(options, free)] if len(options) > 1 else options[0]
             if isinstance(chosen, Cell):
                 return chosen
@@ -353,7 +434,7 @@ class Controller(trio.abc.Instrument):
         elif self.steps - self._jumped_at > CLOCK_PATIENCE:
             self._is_hurried = True
             return [CLOCK]
-        elif self._explores_clock or not options:
+        elif self._explores_clock:
             options.append(CLOCK)
         if self._injection is not None:
             options += self._injection.get_options(options)
@@ -392,7 +473,7 @@ class Controller(trio.abc.Instrument):
             return cell
         self._ready.remove(cell)
         if cell.state is State.PARKED:
-            reschedule(cell.task)
+            self._release(cell)
         return cell
 
     # The clock and the world
@@ -417,6 +498,9 @@ class Controller(trio.abc.Instrument):
     def consider(self, deadline: float) -> float:
         """Answer the loop, which has nothing to do, how many real seconds it may wait for the world."""
         if not self.is_active:
+            if self.is_spoiled and any(cell.state is State.BLOCKED for cell in self.cells):
+                self._raise_everywhere()  # trio has cancelled what was left, and it has not ended
+                return 0.0
             return max(0.0, deadline - self._clock.now)
         try:
             return self._consider(deadline)
@@ -449,18 +533,29 @@ class Controller(trio.abc.Instrument):
                 self._finish()
             else:
                 self._force()
-        elif deadline < inf:
-            self.is_timed = True
+        else:
             self.steps += 1
             if self.steps > self._max_steps:
-                self._fail("livelock")
+                self._fail(LIVELOCK)
+            else:
+                self._rest(deadline)
+
+    def _rest(self, deadline: float) -> None:
+        """Let the clock jump to the deadline or, where there is none, note that nothing can go on; or strike."""
+        options: list[Option] = [CLOCK if deadline < inf else STANDSTILL]
+        if self._injection is not None:
+            if self._injection.strike_due(self.steps, self) is None or self._fresh:
                 return
-            chosen = self._choose(None)
-            if chosen is not None:
-                self._grant(chosen, None)
+            options += self._injection.get_options(options)
+        chosen = options[self._ask(options, 1)] if len(options) > 1 else options[0]
+        if isinstance(chosen, Strike):
+            assert self._injection is not None
+            self._injection.strike(chosen, self)
+        elif deadline < inf:
+            self._jump(deadline)
         else:
-            waiting = diagnose(self.cells)
-            self._fail(waiting.kind, waiting.tasks)
+            diagnosis = diagnose(self.cells)
+            self._fail(diagnosis.kind, diagnosis.tasks)
 
     def cancel(self) -> None:
         """Cancel the program from outside."""
@@ -495,10 +590,10 @@ class Controller(trio.abc.Instrument):
         self._drain_until = self.steps + _DRAIN_STEPS
 
     def _raise_everywhere(self) -> None:
-        """Make everything raise that still waits."""
-        self._is_spoiled = True
+        """Make everything raise that still waits, except for the end of its own children: they raise."""
+        self.is_spoiled = True
         self._forced += 1
         self.drops = self.drops or self._forced > _FORCED
         for cell in self.cells:
-            if cell.state is State.BLOCKED:
+            if cell.state is State.BLOCKED and cell.wait is not IN_CHILDREN:
                 reschedule(cell.task, outcome.Error(Abandoned()))

@@ -10,12 +10,13 @@ import attrs
 import trio
 
 from ._clock import ControlledClock
-from ._control import Controller
+from ._control import Controller, Hooks
 from ._injection import Injection
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from ._execution import Execution
     from ._faults import Fault
     from ._search import Search
     from ._trace import Recorder
@@ -24,9 +25,6 @@ Program: TypeAlias = "Callable[[], Awaitable[object]]"
 
 _LOGGER: Final = logging.getLogger(__name__.partition(".")[0])
 """The library's. It logs every failure of a stage; thousands of executions would say the same."""
-
-_SETTLE: Final = 2
-"""Passes of the loop after which trio's own tasks wait."""
 
 
 @final
@@ -73,6 +71,7 @@ class _Session:
         self._search = search
         self._recorder = recorder
         self.is_over = False
+        self._is_running = False
         self.interrupt: BaseException | None = None
 
     def run(self) -> None:
@@ -82,40 +81,62 @@ class _Session:
         controller = Controller(
             clock, max_steps=world.max_steps, explores_clock=world.explores_clock, recorder=self._recorder
         )
-        self._is_spoiled = False
         try:
-            trio.run(self._run_executions, controller, clock=clock, instruments=[controller])
-        except trio.TrioInternalError:
-            if not self._is_spoiled:
+            trio.run(self._run_executions, controller, clock=clock, instruments=[Hooks(controller)])
+        except trio.TrioInternalError as error:
+            if not self._is_running:
                 raise
+            # the program, or what was left of it, has taken the run of trio with it
+            self._take(controller.conclude(error))
+        else:
+            if self._is_running:
+                self._take(controller.conclude())
 
     async def _run_executions(self, controller: Controller) -> None:
-        for _ in range(_SETTLE):
-            await trio.lowlevel.checkpoint()
+        await trio.lowlevel.checkpoint()  # after which trio's own tasks wait
         world = self._world
-        while not self._is_spoiled:
+        while not (self.is_over or controller.is_spoiled):
             chooser = self._search.next()
             if chooser is None:
                 self.is_over = True
                 return
             injection = Injection(world.faults) if world.faults else None
+            self._is_running = True
             execution = await controller.execute(world.program, chooser, injection)
-            self._is_spoiled = execution.spoiled
-            if execution.failure is not None:
-                self.interrupt = find_interrupt(execution.failure.error)
-                if self.interrupt is not None:
-                    self.is_over = True
-                    return
-            self._search.learn(execution)
+            if not controller.is_spoiled:  # else it is known what came of it when the run of trio has ended
+                self._take(execution)
+
+    def _take(self, execution: Execution) -> None:
+        self._is_running = False
+        if execution.failure is not None:
+            self.interrupt = find_interrupt(execution.failure.error)
+            if self.interrupt is not None:
+                self.is_over = True
+                return
+        self._search.learn(execution)
 
 
 def find_interrupt(error: BaseException | None) -> BaseException | None:
-    """Return what is not for the toolkit to judge: an interrupt, an exit, a skipped test; None for a failure."""
+    """Return what is not for the toolkit to judge, such as an interrupt or a skipped test; None for a failure."""
     if isinstance(error, BaseExceptionGroup):
         return next((found for found in map(find_interrupt, error.exceptions) if found is not None), None)
-    if error is None or isinstance(error, (Exception, trio.Cancelled, GeneratorExit)) or _is_failed_test(error):
+    if error is None or isinstance(error, (trio.Cancelled, GeneratorExit)):
         return None
-    return error
+    if isinstance(error, _list_verdicts()):
+        return error
+    return None if isinstance(error, Exception) or _is_failed_test(error) else error
+
+
+def _list_verdicts() -> tuple[type[BaseException], ...]:
+    """Return what a test raises to say something else than that it fails: of what is imported, for nothing else can."""
+    verdicts: list[type[BaseException]] = []
+    if (pytest := sys.modules.get("pytest")) is not None:
+        verdicts += [pytest.skip.Exception, pytest.xfail.Exception, pytest.exit.Exception]
+    if (case := sys.modules.get("unittest.case")) is not None:
+        verdicts.append(case.SkipTest)
+    if (errors := sys.modules.get("hypothesis.errors")) is not None:
+        verdicts.append(errors.HypothesisException)
+    return tuple(verdicts)
 
 
 def _is_failed_test(error: BaseException) -> bool:

@@ -40,8 +40,6 @@ class Execution:
     """The first given choice that there was no option for."""
     hurried: bool = False
     """Whether somebody had waited for so long that nobody else could be chosen: some schedules are out of reach."""
-    spoiled: bool = False
-    """Whether something is left that no further execution may share a trio run with."""
 
     @property
     def cost(self) -> int:

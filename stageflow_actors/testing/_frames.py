@@ -4,32 +4,35 @@ from __future__ import annotations
 
 import enum
 import gc
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from types import FrameType
 
 
 class Wait(enum.Enum):
-    """For what outside the program a task waits."""
+    """For what a task waits, where that is not another task's doing."""
 
     NOTHING = "nothing"
     THREAD = "a thread"
     IO = "a socket, file or process"
     IDLE = "all other tasks being blocked"
+    CHILDREN = "the end of its nursery"
 
 
 IN_NOTHING: Final = Wait.NOTHING
 IN_THREAD: Final = Wait.THREAD
 IN_IO: Final = Wait.IO
 IN_IDLE: Final = Wait.IDLE
+IN_CHILDREN: Final = Wait.CHILDREN
 
 _OWN: Final = __name__.partition(".")[0]
-_IDLE: Final = "Runner.wait_all_tasks_blocked."
+_IN_LOOP: Final = {"Runner.wait_all_tasks_blocked": IN_IDLE, "Nursery._nested_child_finished": IN_CHILDREN}
 
 
 def classify(trap: Any) -> Wait:
@@ -40,8 +43,8 @@ def classify(trap: Any) -> Wait:
         return IN_THREAD
     if module.startswith("trio._core._io_"):
         return IN_IO
-    if module == "trio._core._run" and getattr(abort, "__qualname__", "").startswith(_IDLE):
-        return IN_IDLE
+    if module == "trio._core._run":
+        return _IN_LOOP.get(getattr(abort, "__qualname__", "").partition(".<locals>")[0], IN_NOTHING)
     return IN_NOTHING
 
 
@@ -118,7 +121,7 @@ def get_object(coroutine: Any) -> Any:
     return next((owner for owner in owners if type(owner).__module__.startswith("trio")), None)
 
 
-NURSERY: Final = "the end of its nursery"
+NURSERY: Final = Wait.CHILDREN.value
 
 _NAMES: Final = {
     "NurseryManager.__aexit__": NURSERY,
@@ -150,3 +153,11 @@ def shorten(file: str) -> str:
     """Return a path as it is best read: below the current directory, relative to it."""
     path = Path(file)
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else path.name
+
+
+def get_name(program: Callable[..., object]) -> str:
+    """Return a program's name as people know it."""
+    while isinstance(program, partial):
+        program = program.func
+    name: str = getattr(program, "__qualname__", None) or repr(program)
+    return name.rpartition("<locals>.")[2]

@@ -50,13 +50,13 @@ def is_point(cell: Cell) -> bool:
 @final
 @attrs.frozen
 class Raise:
-    """The task goes on with an error."""
+    """The task goes on with an error. A cancellation that is on its way comes at its next checkpoint."""
 
     error: Exception
 
-    def begin(self, value: Any) -> tuple[Any, Any]:
-        """Return the error; a cancellation that is on its way comes first."""
-        return None, value if isinstance(value, outcome.Error) else outcome.Error(self.error)
+    def begin(self, _value: Any) -> tuple[Any, Any]:
+        """Return the error."""
+        return None, outcome.Error(self.error)
 
 
 @final
@@ -67,10 +67,13 @@ class Sleep:
     seconds: float
 
     def begin(self, value: Any) -> tuple[Any, Any]:
-        """Return the sleep; a cancellation that is on its way comes first."""
-        if isinstance(value, outcome.Error):
-            return None, value
-        return trio.sleep(self.seconds), value  # noqa: ASYNC105 (the cell drives it)
+        """Return the sleep."""
+        return self._sleep(), value
+
+    async def _sleep(self) -> None:
+        # Shielded, for a sleep ends by the cancellation of a scope of its own.
+        with trio.CancelScope(shield=True):
+            await trio.sleep(self.seconds)
 
 
 @final

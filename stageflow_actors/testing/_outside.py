@@ -77,7 +77,7 @@ class Outside:
             return None
         if self._waits[IN_IDLE] and not self._nudged:
             self._nudged = True
-            return 1e-9  # before it sleeps, trio wakes those who wait for all others to be blocked
+            return _BEFORE_DEADLOCK  # trio sleeps for as long as they want to wait, and wakes them
         graces = [grace for wait, grace in _BEFORE_JUMP.items() if self._waits[wait]]
         if not graces:
             return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import groupby
 from typing import TYPE_CHECKING, Final, NoReturn, final
 
 import attrs
@@ -17,6 +18,12 @@ if TYPE_CHECKING:
 
 _SHOWN: Final = 60
 """Steps of a trace that are printed, the last ones; `RaceFailure.trace` has all."""
+
+_WAITING: Final = 20
+"""Tasks of which it is printed for what they wait."""
+
+_NUMBER: Final = len(">1234")
+"""Characters before the column of the tasks."""
 
 _WIDEST: Final = 24
 """Characters of the column of the tasks."""
@@ -41,8 +48,8 @@ class RaceFailure:
     """How often the clock jumped although a task could have gone on."""
     faults: int
     """How many faults struck where they were a choice."""
-    minimal: bool
-    """Whether every schedule with fewer preemptions, jumps and faults was run, and none fails."""
+    minimal: bool | None
+    """Whether every schedule with fewer preemptions, jumps and faults was run, and none fails; None: nobody looked."""
     reproduced: bool
     """Whether it failed again when its schedule was replayed."""
     steps: int
@@ -71,10 +78,16 @@ class RaceFailure:
             lines.append(f"     (the first {count(hidden, 'step')} left out; `failure.trace` has all)")
         shown = self.trace[-_SHOWN:]
         width = min(max((len(step.task) for step in shown), default=0), _WIDEST)
-        lines += [step.tell(width) for step in shown]
+        for told, group in groupby(shown, lambda step: step.tell(width)[_NUMBER:]):
+            steps = list(group)
+            lines.append(steps[0].tell(width)[:_NUMBER] + told)
+            if len(steps) > 1:
+                lines.append(f"       (and {count(len(steps) - 1, 'more step')} like it)")
         if self.waiting:
             lines.append("when it was stopped:")
-            lines += [f"      {waiting}" for waiting in self.waiting]
+            lines += [f"      {waiting}" for waiting in self.waiting[:_WAITING]]
+            if len(self.waiting) > _WAITING:
+                lines.append(f"      and {count(len(self.waiting) - _WAITING, 'more task')}")
         if self.uncontrolled:
             lines.append("not controlled: " + "; ".join(self.uncontrolled))
         if not self.reproduced:
@@ -101,7 +114,7 @@ class RaceFailure:
         told = (" and ".join(parts) if parts else "without a preemption").replace(
             "jump of the clocks", "jumps of the clock"
         )
-        if not self.cost:
+        if not self.cost or self.minimal is None:
             return told
         return f"{told}; {'none fails with fewer' if self.minimal else 'fewer may do'}"
 
@@ -135,6 +148,7 @@ class Report:
 
     def raise_for_failure(self) -> None:
         """Raise a `RaceError` if there is a failure."""
+        __tracebackhide__ = True
         if self.failure is not None:
             raise_failure(self.failure, self)
 
@@ -169,4 +183,7 @@ def raise_failure(failure: RaceFailure, report: Report | None) -> NoReturn:
     """Raise the error of a failure."""
     __tracebackhide__ = True
     text = str(failure if report is None else report)
-    raise RaceError(text, failure=failure, report=report) from failure.error
+    error = failure.error
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]  # what a nursery makes of a child's error; the error itself shows its source
+    raise RaceError(text, failure=failure, report=report) from error

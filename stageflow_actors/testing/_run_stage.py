@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
-from functools import partial
-from typing import TYPE_CHECKING, Any, Final, final
+from collections.abc import Mapping
+from copy import copy
+from typing import TYPE_CHECKING, Any, final
 
 import attrs
 
-from stageflow_actors import Pipeline, StageFailedError, StageOutput, Supervisor, Trigger
-from stageflow_actors._stage import RunnerForm, bind_runner, inspect_runner
+from stageflow_actors import (
+    FanOutLimiterStage,
+    Pipeline,
+    StageFailedError,
+    StageOutput,
+    StageStatus,
+    Supervisor,
+    Trigger,
+)
+from stageflow_actors._stage import inspect_runner
 from stageflow_actors._validation import refuse
+
+from ._listening import listen
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -64,12 +74,9 @@ async def run_stage(
         name, runner, kind, tuple(given), config=config, trigger=Trigger.ALL_DONE, timeout=timeout
     )
     said = _Said()
-    form = inspect_runner(runner)
-    if not form.is_container:
-        heard = attrs.evolve(checked.stages[-1], runner=_listen(runner, form, said.take))
-        checked = pipeline.with_stages([heard])
+    heard = pipeline.with_stages([attrs.evolve(checked.stages[-1], runner=_hear(runner, said))])
     async with Supervisor() as supervisor:
-        result = await supervisor.run(checked, snapshot, overrides=given, continue_on_failure=True)
+        result = await supervisor.run(heard, snapshot, overrides=given, continue_on_failure=True)
     return _conclude(result, name, said.output)
 
 
@@ -78,16 +85,29 @@ async def _stand_in(_ctx: StageContext) -> None:
 
 
 @final
-@attrs.define
 class _Said:
-    """The output that the stage returned."""
+    """Hears what the stage returns; of a fan-out, the workers, of which the first to cancel speaks for the stage."""
 
-    output: StageOutput | None = None
+    def __init__(self) -> None:
+        self.output: StageOutput | None = None
 
-    def take(self, returned: Any) -> Any:
-        if isinstance(returned, StageOutput):
-            self.output = returned
-        return returned
+    def began(self, ctx: StageContext, /) -> None:
+        pass
+
+    def returned(self, _call: object, value: object, /) -> None:
+        if isinstance(value, StageOutput) and (self.output is None or self.output.status is not StageStatus.CANCEL):
+            self.output = value
+
+    def raised(self, call: object, error: BaseException, /) -> None:
+        pass
+
+
+def _hear(runner: Any, said: _Said) -> Any:
+    if not isinstance(runner, FanOutLimiterStage):
+        return listen(runner, inspect_runner(runner), said)
+    twin = copy(runner)
+    twin.worker = listen(runner.worker, inspect_runner(runner.worker), said)
+    return twin
 
 
 def _conclude(result: RunResult, name: str, said: StageOutput | None) -> StageOutput:
@@ -95,8 +115,9 @@ def _conclude(result: RunResult, name: str, said: StageOutput | None) -> StageOu
     if name in result:
         return result[name]
     failure = result.failures.get(name)
-    if failure is None:  # it cancelled the run; a fan-out, to which nobody listens, did so because a worker did
-        return said or StageOutput.cancel(result.reason(name))
+    if failure is None:
+        assert said is not None, "a stage without output and without failure has cancelled the run"
+        return said
     error = failure.error
     if said is not None and isinstance(error, StageFailedError) and error.output is said:
         return said
@@ -107,68 +128,7 @@ def _conclude(result: RunResult, name: str, said: StageOutput | None) -> StageOu
 
 
 def _without_own(traceback: TracebackType | None) -> TracebackType | None:
-    while traceback is not None and traceback.tb_frame.f_globals is globals():
+    """Leave out those who listened, which the runtime does not take for its own."""
+    while traceback is not None and traceback.tb_frame.f_globals["__name__"] == listen.__module__:
         traceback = traceback.tb_next
     return traceback
-
-
-# A runner that listens to another has the same form, so that the runtime treats the two alike: what runs in a
-# thread still does, and what is entered is entered in the stage's task.
-
-
-def _listen(runner: Any, form: RunnerForm, take: Callable[[Any], Any]) -> Any:
-    """Return a runner that does what another does, and shows to `take` what that returns."""
-    if form.is_class:
-        return partial(_LISTENERS[form.is_async, form.is_managed], runner, take)
-    target = bind_runner(runner, form)
-    return partial(_hear if form.is_async else _hear_in_thread, target, take)
-
-
-async def _hear(target: Callable[[StageContext], Awaitable[Any]], take: Callable[[Any], Any], ctx: StageContext) -> Any:
-    return take(await target(ctx))
-
-
-def _hear_in_thread(target: Callable[[StageContext], Any], take: Callable[[Any], Any], ctx: StageContext) -> Any:
-    return take(target(ctx))
-
-
-class _Listener:
-    def __init__(self, cls: Callable[[], Any], take: Callable[[Any], Any]) -> None:
-        self._instance = cls()
-        self._take = take
-
-    async def execute(self, ctx: StageContext) -> Any:
-        return await _hear(self._instance.execute, self._take, ctx)
-
-
-class _ThreadedListener(_Listener):
-    def execute(self, ctx: StageContext) -> Any:
-        return _hear_in_thread(self._instance.execute, self._take, ctx)
-
-
-class _Entering:
-    _instance: Any
-
-    async def __aenter__(self) -> Any:
-        return await self._instance.__aenter__()
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> Any:
-        return await self._instance.__aexit__(kind, error, traceback)
-
-
-class _ManagedListener(_Entering, _Listener):
-    pass
-
-
-class _ThreadedManagedListener(_Entering, _ThreadedListener):
-    pass
-
-
-_LISTENERS: Final[Mapping[tuple[bool, bool], type[_Listener]]] = {
-    (True, False): _Listener,
-    (False, False): _ThreadedListener,
-    (True, True): _ManagedListener,
-    (False, True): _ThreadedManagedListener,
-}

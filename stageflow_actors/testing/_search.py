@@ -59,12 +59,12 @@ class Frontier:
 
     @property
     def bound(self) -> int | None:
-        """With how many preemptions every schedule was run; None if not even without."""
-        return self._bound - 1 if self._bound else None
+        """With how many preemptions every schedule was run; None if not even without, or if that cannot be said."""
+        return self._bound - 1 if self._bound and not self.diverged else None
 
     def covers(self, bound: int) -> bool:
         """Return whether every schedule with at most so many preemptions was run."""
-        return self._bound > bound
+        return self._bound > bound and not self.diverged
 
     @property
     def is_complete(self) -> bool:
@@ -81,14 +81,14 @@ class Frontier:
                 choices, widths, at, index = bucket.pop()
                 self._kept -= 1
                 self.taken += 1
-                self._expected = widths[:at]
+                self._expected = widths[: at + 1]
                 return Given((*choices[:at], index) if index else ()), cost
         return None
 
     def learn(self, prefix: int, cost: int, execution: Execution) -> None:
         """Add the siblings of an execution whose first choices, so many, were given."""
         choices, widths = execution.choices, execution.widths
-        if widths[: len(self._expected)] != list(self._expected):
+        if execution.impossible is not None or widths[: len(self._expected)] != list(self._expected):
             self.diverged += 1
         for at in range(prefix, len(choices)):
             free = execution.free[at]
@@ -189,6 +189,7 @@ class Portfolio:
     """
 
     def __init__(self, frontier: Frontier, executions: int, samplers: Sequence[Sampled]) -> None:
+        self._frontier = frontier
         self._systematic = Systematic(frontier)
         self._searches: list[Search] = [self._systematic, *samplers]
         self._from = int(executions * _SYSTEMATIC)
@@ -196,11 +197,18 @@ class Portfolio:
         self._current: Search = self._systematic
 
     def next(self) -> Chooser | None:
-        """Return the chooser of the next execution; None where every schedule was run."""
+        """Return the chooser of the next execution; None where every schedule was run.
+
+        Of a program that does not repeat itself the systematic search may run out early; the samplers go on.
+        """
         self._number += 1
         turn = 0 if self._number <= self._from else self._number % len(self._searches)
         self._current = self._searches[turn]
-        return self._current.next()
+        chooser = self._current.next()
+        if chooser is None and not self._frontier.is_complete:
+            self._current = self._searches[1 + self._number % (len(self._searches) - 1)]
+            return self._current.next()
+        return chooser
 
     def learn(self, execution: Execution) -> None:
         """Hear what came of it."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, final
+import re
+from typing import TYPE_CHECKING, Final, final
 
 import attrs
+import trio
 
 from ._cell import Cell
 from ._frames import locate
@@ -15,6 +17,10 @@ if TYPE_CHECKING:
 
     from ._choosers import Option
     from ._control import Controller
+
+
+_ADDRESS: Final = re.compile(r" at 0x[0-9a-fA-F]+")
+"""Of an object; the same failure is to be told in the same words in any process."""
 
 
 @final
@@ -78,11 +84,12 @@ class Recorder:
                 self.faults += 1
             else:
                 self.jumps += 1
-        struck = "" if isinstance(chosen, Cell) else getattr(chosen, "name", "")
-        preempted = options[0].name if index >= free and isinstance(options[0], Cell) else ""
-        self._pending = (preempted, struck, index)
-        if struck and struck != "the clock" and getattr(chosen, "cell", None) is None:
-            self._add(struck, "strikes", "", "")
+        first = options[0]
+        is_struck = isinstance(chosen, Strike)
+        preempted = first.name if index >= free and isinstance(first, Cell) and not is_struck else ""
+        self._pending = (preempted, repr(chosen.fault) if isinstance(chosen, Strike) else "", index)
+        if isinstance(chosen, Strike) and chosen.cell is None:
+            self._add(chosen.name, "strikes", "", "")
 
     def note(self, fault: str) -> None:
         """Note a fault that strikes at a step that was given."""
@@ -114,8 +121,8 @@ class Recorder:
         self._was[cell.number] = then.removeprefix("awaits ")
         did = "starts" if was is None else f"after {was}"
         struck = self._pending[1]
-        if struck and struck != "the clock":
-            did = f"{did}, struck by {struck.rpartition(' in ')[0] or struck}"
+        if struck:
+            did = f"{did}, struck by {struck}"
         self._add(cell.name, did, then, where)
 
     def _add(self, task: str, did: str, then: str, where: str) -> None:
@@ -142,6 +149,8 @@ def iterate_leaves(error: BaseException) -> Iterator[BaseException]:
 
 def describe(error: BaseException) -> str:
     """Return `Type: message`, of the first line of the message."""
-    text = str(error).partition("\n")[0]
     kind = type(error).__qualname__
+    if isinstance(error, trio.Cancelled):
+        return kind  # its text names who cancelled, by an address
+    text = _ADDRESS.sub("", str(error).partition("\n")[0])
     return f"{kind}: {text}" if text else kind

@@ -57,24 +57,24 @@ _JSON = st.recursive(
 )
 _OBJECTS: st.SearchStrategy[Mapping[str, Any]] = st.dictionaries(_TEXTS, _JSON, max_size=3)
 
-# Choices are few and flat: every one costs, and hides others from the shrinker.
 _SCRIPTS = [
-    *[("ok", None, None)] * 6,
-    *[("ok", label, None) for label in _LABELS],
-    ("skip", None, None),
-    ("fail", None, None),
-    ("retry", None, 2),
-    ("retry", None, None),
-    ("raise", None, 2),
-    ("raise", None, None),
+    *[Scripted("ok")] * 6,
+    *[Scripted("ok", label=label) for label in _LABELS],
+    Scripted("skip"),
+    Scripted("fail"),
+    Scripted("retry", heals_at=2),
+    Scripted("retry"),
+    Scripted("raise", heals_at=2),
+    Scripted("raise"),
 ]
-_SCRIPTED = st.tuples(st.sampled_from(_SCRIPTS), st.integers(0, 3))
+_RUNNERS = st.tuples(st.sampled_from(_SCRIPTS), st.integers(0, 3)).map(lambda drawn: _wait_before(*drawn))
 # Without jitter, so that a schedule replays.
 _RESTARTS = [
     Restart(max_restarts=max_restarts, backoff=Backoff(initial=initial, jitter=0.0))
     for initial in (0.0, 1.0)
     for max_restarts in (1, 2)
 ]
+_NEEDS = [(router, label) for router in range(3) for label in _LABELS]
 
 
 def snapshots(
@@ -155,13 +155,18 @@ def _make(draw: st.DrawFn, cls: Any, fields: st.SearchStrategy[dict[str, Any]]) 
 class _Draft:
     """A stage before it has a name."""
 
-    parents: list[int]
     place: int
+    """Where it stands in the definition; at 0 it is left out.
+
+    The shrinker, which lowers numbers one by one, would not find out that a stage in the middle of a list, which is
+    many choices, can be spared.
+    """
+    parents: list[int]
     runner: Runner
     trigger: Trigger
     restart: Restart | None
-    router: int
-    label: str | None
+    needs: tuple[int, str] | None
+    """Which of its dependencies, as a number, must have chosen which label."""
 
 
 def pipelines(
@@ -195,22 +200,29 @@ def pipelines(
     if min_stages > max_stages:
         refuse(f"min_stages={min_stages} is above max_stages={max_stages}")
     require_name("the name of a pipeline", name)
-    drafts = st.builds(
-        _Draft,
-        parents=st.lists(st.integers(0, max_stages - 1), max_size=4),
-        place=st.integers(0, 9),
-        runner=_read_runners(runners),
-        trigger=st.sampled_from(_TRIGGERS) if triggers else st.just(Trigger.ALL_SUCCESS),
-        restart=st.none() | st.none() | _RESTARTS if restarts else st.none(),
-        router=st.integers(0, 3) if routes else st.just(0),
-        label=st.sampled_from([*[None] * 6, *_LABELS]) if routes else st.none(),
+    drafts = st.tuples(
+        st.integers(0, 10),
+        st.lists(st.integers(0, max_stages - 1), max_size=4),
+        _read_runners(runners),
+        st.sampled_from(_TRIGGERS if triggers else _TRIGGERS[:1]),
+        st.sampled_from([*[None] * 8, *_RESTARTS] if restarts else [None]),
+        st.sampled_from([*[None] * 18, *_NEEDS] if routes else [None]),
     )
-    return _draw_pipeline(name, st.sampled_from(Shape), st.lists(drafts, min_size=min_stages, max_size=max_stages))
+    many = st.lists(drafts.map(_make_draft), min_size=min_stages, max_size=max_stages)
+    return _draw_pipeline(name, min_stages, st.sampled_from(Shape), many)
+
+
+def _make_draft(drawn: tuple[Any, ...]) -> _Draft:
+    return _Draft(*drawn)
+
+
+def _wait_before(script: Scripted, checkpoints: int) -> Scripted:
+    return attrs.evolve(script, checkpoints=checkpoints)
 
 
 def _read_runners(runners: object) -> st.SearchStrategy[Any]:
     if runners is None:
-        return _SCRIPTS
+        return _RUNNERS
     if isinstance(runners, st.SearchStrategy):
         return runners
     if not isinstance(runners, Sequence) or isinstance(runners, str):
@@ -223,13 +235,19 @@ def _read_runners(runners: object) -> st.SearchStrategy[Any]:
 
 @st.composite
 def _draw_pipeline(
-    draw: st.DrawFn, name: str, shapes: st.SearchStrategy[Shape], drafts: st.SearchStrategy[list[_Draft]]
+    draw: st.DrawFn, name: str, least: int, shapes: st.SearchStrategy[Shape], many: st.SearchStrategy[list[_Draft]]
 ) -> Pipeline:
+    shape = draw(shapes)
+    drafts = draw(many)
+    wanted = [draft for draft in drafts if draft.place]
+    if len(wanted) < least:
+        wanted = drafts[:least]
     pipeline = Pipeline(name)
-    for stage, dependencies, draft in lay_out(draw(shapes), draw(drafts)):
+    for stage, dependencies, draft in lay_out(shape, wanted):
         when = None
-        if draft.label is not None and dependencies:
-            when = route(dependencies[draft.router % len(dependencies)], draft.label)
+        if draft.needs is not None and dependencies:
+            router, label = draft.needs
+            when = route(dependencies[router % len(dependencies)], label)
         trigger = draft.trigger if dependencies else Trigger.ALL_SUCCESS
         pipeline = pipeline.with_stage(
             stage, draft.runner, dependencies=dependencies, trigger=trigger, when=when, restart=draft.restart
