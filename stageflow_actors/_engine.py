@@ -317,6 +317,11 @@ class Engine:
         if cancel and self._nursery is not None:
             self._nursery.cancel_scope.cancel()
 
+    def cancel(self, reason: str) -> None:
+        """End the run from outside; after its last stage has ended there is nothing to end."""
+        if self._remaining:
+            self.stop(RunEnding.CANCELLED, reason)
+
     def _begin(self) -> None:
         if self._end is not None:
             return  # cancelled between its admission and its first step: everything is decided

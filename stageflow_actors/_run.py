@@ -9,13 +9,13 @@ import attrs
 import trio
 
 from ._policy import ABANDONED, CANCELLED, FAILED, ISOLATED, OK, PENDING, RESTARTING, RUNNING, SKIPPED, TOLD
-from ._result import RunEnding, RunResult
 from ._validation import require_count
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from ._engine import Engine
+    from ._result import RunResult
     from .events import Event
 
 
@@ -158,7 +158,7 @@ class Run:
 
     def cancel(self, reason: str = "") -> None:
         """End the run: nothing more is started, what runs is cancelled. After the end this does nothing."""
-        self._engine.stop(RunEnding.CANCELLED, reason)
+        self._engine.cancel(reason)
 
     def events(self, *, max_queued: int = 4096) -> EventStream:
         """Subscribe, at this call, to the events of the run.

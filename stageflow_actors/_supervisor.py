@@ -18,7 +18,6 @@ from ._graph import Graph, narrow
 from ._limiter import Limiter
 from ._output import StageOutput, StageStatus
 from ._policy import Intensity
-from ._result import RunEnding
 from ._run import Run
 from ._snapshot import ContextSnapshot, RunIdentity
 from ._validation import refuse, require_count, require_seconds
@@ -92,6 +91,7 @@ class Supervisor:
         self._nursery: trio.Nursery | None = None
         self._means: Means
         self._closed = False
+        """Whether no further run is admitted: it is being left, and does not wait for runs any more, or was left."""
 
     @enable_ki_protection  # an interrupt must not find a run that is admitted and not yet driven
     async def run(
@@ -277,12 +277,12 @@ class Supervisor:
                 with contextlib.suppress(trio.Cancelled):  # a scope that is cancelled says so again, below
                     await self._wait_idle()
             finally:
+                self._closed = True  # in the step in which nobody was found; there is a checkpoint in what follows
                 left = (kind, error, traceback) if own else (None, None, None)
                 await self._manager.__aexit__(*left)
         except BaseException as raised:
             if self._fatal is None or split_cancelled(raised) is not None:
                 raise  # else it is Cancelled, and what a stage raised comes before that
-        self._closed = True
         if self._fatal is not None and (remains is None or isinstance(remains, Exception)):
             raise self._fatal
         if error is None:
@@ -290,8 +290,9 @@ class Supervisor:
             self._raise_unobserved()
 
     def _stop_all(self, reason: str) -> None:
+        self._closed = True  # or a task that starts one run after the other would keep it open for ever
         for engine in list(self._engines):
-            engine.stop(RunEnding.CANCELLED, reason)
+            engine.cancel(reason)
 
     async def _wait_idle(self) -> None:
         """Wait for all runs: also those that other tasks execute, for ours is the promise that none is left."""

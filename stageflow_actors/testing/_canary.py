@@ -43,7 +43,8 @@ def _check() -> str | None:
 
     async def main(controller: Controller) -> dict[str, Execution]:
         await trio.lowlevel.checkpoint()
-        return {text: await controller.execute(program, Given([int(digit) for digit in text])) for text in _EXPECTED}
+        async with trio.open_nursery() as nursery:
+            return {text: await controller.execute(nursery, program, Given(list(map(int, text)))) for text in _EXPECTED}
 
     clock = ControlledClock()
     controller = Controller(clock, max_steps=100, explores_clock=False)

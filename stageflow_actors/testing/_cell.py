@@ -13,14 +13,12 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol, final
 
 import attrs
 import outcome
-from trio.lowlevel import Abort, cancel_shielded_checkpoint, wait_task_rescheduled
+from trio.lowlevel import Abort, Task, cancel_shielded_checkpoint, wait_task_rescheduled
 
 from ._frames import IN_CHILDREN, IN_NOTHING, classify
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
-
-    from trio.lowlevel import Task
 
     from ._control import Controller
     from ._frames import Wait
@@ -51,6 +49,12 @@ NOTHING: Final = _Nothing()
 
 _UNDEAD: Final[list[object]] = []
 """Coroutines that went on whatever was raised in them. To collect one would run it again, inside another trio run."""
+
+
+_IN_PLACE: Final = 32
+"""Every so many checkpoints at which a task goes on there is a pass of trio's loop, which hears interrupts."""
+
+_COUNTS_POINTS: Final = hasattr(Task, "_schedule_points")
 
 
 class Abandoned(BaseException):
@@ -93,6 +97,7 @@ class Cell:
         "_after",
         "_body",
         "_controller",
+        "_in_place",
         "detour",
         "inner",
         "is_system",
@@ -113,6 +118,8 @@ class Cell:
         self.inner: Coroutine[Any, Any, Any] = task.coro
         self._body: Coroutine[Any, Any, Any] = self.inner
         """What is driven: the coroutine, except on a detour."""
+        self._in_place = 0
+        """At how many checkpoints it has gone on without a pass of trio's loop, which costs more than the step."""
         self._after: Any = None
         """The outcome with which the coroutine goes on after a detour."""
         self.number = number
@@ -132,7 +139,7 @@ class Cell:
         self.detour: Detour | None = None
         """What a fault does at its next step."""
 
-    def send(self, value: Any) -> Any:
+    def send(self, value: Any) -> Any:  # noqa: C901 (every step of every task goes through it)
         """Let the coroutine go on if it is chosen, until it waits for something; else keep it in the gate."""
         __tracebackhide__ = True
         controller = self._controller
@@ -144,6 +151,8 @@ class Cell:
             return GATE
         while True:
             self.state = State.RUNNING
+            if not controller.is_active:
+                controller.outlive()
             if controller.drops and not self.is_system:
                 self._drop()
             if self.detour is not None:
@@ -161,9 +170,17 @@ class Cell:
                 self.state = State.BLOCKED
                 self._block(trap)
                 return trap
-            self.value = NOTHING
             self.state = State.PARKED
-            return CHECKPOINT if not controller.is_active or controller.go_on(self) else GATE
+            if controller.is_active and not controller.go_on(self):
+                self.value = NOTHING
+                return GATE
+            self._in_place += 1
+            if self._in_place % _IN_PLACE == 0 or not controller.is_active:
+                self.value = NOTHING
+                return CHECKPOINT
+            if _COUNTS_POINTS:
+                self.task._schedule_points += 1  # noqa: SLF001 (what `trio.testing.assert_checkpoints` reads)
+            value = NOTHING
 
     def throw(self, error: BaseException) -> Any:
         """Raise an error in the coroutine: what trio does with one that asks for what it does not know."""

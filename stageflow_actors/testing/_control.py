@@ -137,6 +137,7 @@ class Controller:
         self._jumped_at = 0
         self.is_spoiled = self._is_hurried = False
         self._forced = 0
+        self._drain_until = 0
         self.drops = False
         """Whether tasks are ended without running their coroutine any further."""
         self._names: Counter[str] = Counter()
@@ -145,10 +146,13 @@ class Controller:
 
     # Executions
 
-    async def execute(self, program: Any, chooser: Chooser, injection: Injection | None = None) -> Execution:
-        """Run the program once, in the main task's name.
+    async def execute(
+        self, nursery: trio.Nursery, program: Any, chooser: Chooser, injection: Injection | None = None
+    ) -> Execution:
+        """Run the program once, in a nursery of the main task's.
 
-        All of it has ended when this returns, unless `is_spoiled`: then nothing more may run in this run of trio.
+        All of it has ended when this returns, unless `is_spoiled`: then the nursery is cancelled, and nothing more
+        may run in this run of trio.
 
         Raises:
             KeyboardInterrupt: The user interrupted it; the program was cancelled and has ended.
@@ -165,28 +169,24 @@ class Controller:
         self._interrupted = False
         driver = trio.lowlevel.current_task()
         self._driver: Task | None = driver
-        left: BaseException | None = None
         is_collecting = gc.isenabled()
         gc.disable()  # what is collected when must not decide anything; between executions there is time for it
         try:
-            async with trio.open_nursery() as nursery:
-                self.is_active = True
-                nursery.start_soon(self._run, program, name=get_name(program))
-                self._root = self.cells[0]
-                self._pick(None)
-                await trio.lowlevel.wait_task_rescheduled(self._interrupt)
-                if self.is_spoiled:
-                    nursery.cancel_scope.cancel()
-        except BaseException as error:  # the program has broken trio's rules for nurseries or scopes
-            left = error
+            self.is_active = True
+            nursery.start_soon(self._run, program, name=get_name(program))
+            self._root = self.cells[0]
+            self._pick(None)
+            await trio.lowlevel.wait_task_rescheduled(self._interrupt)
         finally:
             if is_collecting:
                 gc.enable()
+        if self.is_spoiled:
+            nursery.cancel_scope.cancel()
         if self.broken is not None:
             raise self.broken
         if self._interrupted:
             raise KeyboardInterrupt
-        return self.conclude(left)
+        return self.conclude()
 
     def conclude(self, left: BaseException | None = None) -> Execution:
         """Return what came of the execution.
@@ -195,7 +195,8 @@ class Controller:
             left: What came out beside the program's own outcome.
         """
         if left is not None:
-            self.is_spoiled = True
+            while isinstance(left, BaseExceptionGroup) and len(left.exceptions) == 1:
+                left = left.exceptions[0]
             if self.failure is None:
                 self.failure = Raw(EXCEPTION, left, step=self.steps)
         return Execution(
@@ -232,6 +233,7 @@ class Controller:
         """End the execution: from here on, trio's own order rules."""
         self.is_active = False
         self.is_spoiled = self.is_spoiled or self._live > 0
+        self._drain_until = self.steps + _DRAIN_STEPS
         for cell in (*self.cells, *self._system):
             if cell.state is State.PARKED and cell is not self.granted:
                 self._release(cell)
@@ -345,6 +347,12 @@ class Controller:
         if cell is self._root:
             self._conclude()
 
+    def outlive(self) -> None:
+        """Note a step after the end of the execution: not too many of them, for trio waits for what is left."""
+        if self.is_spoiled:
+            self.steps += 1
+            self.drops = self.drops or self.steps > self._drain_until
+
     def go_on(self, cell: Cell) -> bool:
         """Return whether a cell that only lets others go first may go on at once; else somebody else is granted."""
         try:
@@ -381,10 +389,9 @@ class Controller:
             if current is not None:
                 self._ready.append(current)
             return None
-        self.steps += 1
         if self._phase is not Phase.EXPLORE:
             return self._pick_default(current)
-        if self.steps > self._max_steps:
+        if self.steps >= self._max_steps:
             self._fail(LIVELOCK)
             return self._pick_default(current)
         chosen = self._choose(current)
@@ -402,7 +409,7 @@ class Controller:
     def _choose(self, current: Cell | None) -> Cell | None:
         """Return the next task, or None where there is none: the clock has jumped, or nobody can go on."""
         while True:
-            if self._injection is not None and self._injection.strike_due(self.steps, self) is None:
+            if self._injection is not None and self._injection.strike_due(self.steps + 1, self) is None:
                 return None
             self._take_fresh()  # a fault may have cancelled something
             ready = self._ready
@@ -468,6 +475,7 @@ class Controller:
 
     def _grant(self, cell: Cell, current: Cell | None) -> Cell:
         self.outside.begin()
+        self.steps += 1
         self.granted = cell
         if cell is current:
             return cell
@@ -488,6 +496,7 @@ class Controller:
         if self.recorder is not None:
             self.recorder.jump(self._clock.now, deadline)
         self._clock.now = max(deadline, self._clock.now)
+        self.steps += 1
         self._jumped_at = self.steps
         self.outside.begin()
 
@@ -534,17 +543,16 @@ class Controller:
             else:
                 self._force()
         else:
-            self.steps += 1
-            if self.steps > self._max_steps:
-                self._fail(LIVELOCK)
-            else:
-                self._rest(deadline)
+            self._rest(deadline)
 
     def _rest(self, deadline: float) -> None:
         """Let the clock jump to the deadline or, where there is none, note that nothing can go on; or strike."""
+        if self.steps >= self._max_steps:
+            self._fail(LIVELOCK)
+            return
         options: list[Option] = [CLOCK if deadline < inf else STANDSTILL]
         if self._injection is not None:
-            if self._injection.strike_due(self.steps, self) is None or self._fresh:
+            if self._injection.strike_due(self.steps + 1, self) is None or self._fresh:
                 return
             options += self._injection.get_options(options)
         chosen = options[self._ask(options, 1)] if len(options) > 1 else options[0]
@@ -559,7 +567,13 @@ class Controller:
 
     def cancel(self) -> None:
         """Cancel the program from outside."""
+        self.steps += 1
         self._scope.cancel()
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether it was not the program that ended the run of trio: the user has interrupted it, or we are broken."""
+        return self._interrupted or self.broken is not None
 
     @property
     def error(self) -> BaseException | None:

@@ -81,30 +81,31 @@ class _Session:
         controller = Controller(
             clock, max_steps=world.max_steps, explores_clock=world.explores_clock, recorder=self._recorder
         )
+        left: BaseException | None = None
         try:
             trio.run(self._run_executions, controller, clock=clock, instruments=[Hooks(controller)])
-        except trio.TrioInternalError as error:
-            if not self._is_running:
+        except BaseException as error:
+            is_broken = controller.is_spoiled or isinstance(error, trio.TrioInternalError)
+            if not self._is_running or not is_broken or controller.is_stopped:
                 raise
-            # the program, or what was left of it, has taken the run of trio with it
-            self._take(controller.conclude(error))
-        else:
-            if self._is_running:
-                self._take(controller.conclude())
+            left = error  # the program has broken trio's rules, and so its run
+        if self._is_running:
+            self._take(controller.conclude(left))
 
     async def _run_executions(self, controller: Controller) -> None:
         await trio.lowlevel.checkpoint()  # after which trio's own tasks wait
         world = self._world
-        while not (self.is_over or controller.is_spoiled):
-            chooser = self._search.next()
-            if chooser is None:
-                self.is_over = True
-                return
-            injection = Injection(world.faults) if world.faults else None
-            self._is_running = True
-            execution = await controller.execute(world.program, chooser, injection)
-            if not controller.is_spoiled:  # else it is known what came of it when the run of trio has ended
-                self._take(execution)
+        async with trio.open_nursery() as nursery:
+            while not (self.is_over or controller.is_spoiled):
+                chooser = self._search.next()
+                if chooser is None:
+                    self.is_over = True
+                    return
+                injection = Injection(world.faults) if world.faults else None
+                self._is_running = True
+                execution = await controller.execute(nursery, world.program, chooser, injection)
+                if not controller.is_spoiled:  # else it is known what came of it when the run of trio has ended
+                    self._take(execution)
 
     def _take(self, execution: Execution) -> None:
         self._is_running = False

@@ -168,7 +168,7 @@ def make_failure(
         faults=recorder.faults,
         minimal=minimal,
         reproduced=reproduced,
-        steps=raw.step,
+        steps=len(recorder.steps) or raw.step,
         trace=tuple(recorder.steps),
         waiting=raw.waiting,
         uncontrolled=tuple(sorted(execution.uncontrolled)),
