@@ -10,6 +10,7 @@ from ._explore import explore, replay
 from ._faults import Cancel, ClockJump, Crash, Delay
 from ._race_test import race_test
 from ._report import RaceFailure, Report
+from ._run_stage import run_stage
 from ._trace import Step
 
 __all__ = [
@@ -25,4 +26,10 @@ __all__ = [
     "explore",
     "race_test",
     "replay",
+    "run_stage",
 ]
+
+for _name in __all__:
+    # Tracebacks and documentation show the name that a user imports.
+    globals()[_name].__module__ = __name__
+del _name

@@ -16,6 +16,7 @@ from stageflow_actors.errors import ControlError
 from ._choosers import Given
 from ._clock import ControlledClock
 from ._control import Controller, Hooks
+from ._interrupts import Interrupts
 
 if TYPE_CHECKING:
     from ._execution import Execution
@@ -47,7 +48,7 @@ def _check() -> str | None:
             return {text: await controller.execute(nursery, program, Given(list(map(int, text)))) for text in _EXPECTED}
 
     clock = ControlledClock()
-    controller = Controller(clock, max_steps=100, explores_clock=False)
+    controller = Controller(clock, Interrupts(), max_steps=100, explores_clock=False)
     try:
         executions = trio.run(main, controller, clock=clock, instruments=[Hooks(controller)])
     except BaseException as error:  # whatever a changed trio makes of it

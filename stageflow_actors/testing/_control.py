@@ -15,7 +15,7 @@ import enum
 import gc
 from collections import Counter
 from math import inf, nextafter
-from typing import TYPE_CHECKING, Any, Final, NoReturn, final
+from typing import TYPE_CHECKING, Any, Final, final
 
 import outcome
 import trio
@@ -30,12 +30,13 @@ from ._injection import AGAIN, Injection, Strike
 from ._outside import Outside
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from trio.lowlevel import Task
 
     from ._choosers import Chooser, Option
     from ._clock import ControlledClock
+    from ._interrupts import Interrupts
     from ._trace import Recorder
 
 PATIENCE: Final = 100
@@ -99,12 +100,19 @@ class Controller:
     """Controls the executions of a program, one after another, inside one run of trio."""
 
     def __init__(
-        self, clock: ControlledClock, *, max_steps: int, explores_clock: bool, recorder: Recorder | None = None
+        self,
+        clock: ControlledClock,
+        interrupts: Interrupts,
+        *,
+        max_steps: int,
+        explores_clock: bool,
+        recorder: Recorder | None = None,
     ) -> None:
         self._clock = clock
         clock.controller = self
         self._max_steps = max_steps
         self._explores_clock = explores_clock
+        self._interrupts = interrupts
         self.recorder = recorder
         self.is_active = False
         self.granted: Cell | None = None
@@ -154,8 +162,7 @@ class Controller:
         All of it has ended when this returns, unless `is_spoiled`: then the nursery is cancelled, and nothing more
         may run in this run of trio.
 
-        Raises:
-            KeyboardInterrupt: The user interrupted it; the program was cancelled and has ended.
+        Where the user interrupts it, the program is cancelled and has ended.
         """
         self._reset(chooser, injection)
         self._clock.now = 0.0
@@ -166,7 +173,6 @@ class Controller:
             self.recorder.begin(self)
         self._scope = trio.CancelScope()
         self._outcome: outcome.Outcome[object] = outcome.Value(None)
-        self._interrupted = False
         driver = trio.lowlevel.current_task()
         self._driver: Task | None = driver
         is_collecting = gc.isenabled()
@@ -176,7 +182,7 @@ class Controller:
             nursery.start_soon(self._run, program, name=get_name(program))
             self._root = self.cells[0]
             self._pick(None)
-            await trio.lowlevel.wait_task_rescheduled(self._interrupt)
+            await trio.lowlevel.wait_task_rescheduled(self._spoil)
         finally:
             if is_collecting:
                 gc.enable()
@@ -184,8 +190,6 @@ class Controller:
             nursery.cancel_scope.cancel()
         if self.broken is not None:
             raise self.broken
-        if self._interrupted:
-            raise KeyboardInterrupt
         return self.conclude()
 
     def conclude(self, left: BaseException | None = None) -> Execution:
@@ -219,14 +223,8 @@ class Controller:
         except BaseException as error:  # whatever it is, the one who asked for the execution decides
             self._outcome = outcome.Error(error)
 
-    def _interrupt(self, raise_cancel: Callable[[], NoReturn]) -> trio.lowlevel.Abort:
-        try:
-            raise_cancel()
-        except KeyboardInterrupt:
-            self._interrupted = True
-            self._drain()
-        except trio.Cancelled:
-            self.is_spoiled = True  # the program has cancelled or broken what it runs in, and will end by that
+    def _spoil(self, _raise_cancel: Any) -> trio.lowlevel.Abort:
+        self.is_spoiled = True  # the program has cancelled or broken what it runs in, and will end by that
         return trio.lowlevel.Abort.FAILED
 
     def _finish(self) -> None:
@@ -384,6 +382,8 @@ class Controller:
         Args:
             current: The task that made the last step, where it could go on.
         """
+        if self._interrupts.is_noted and self._phase is Phase.EXPLORE:
+            self._drain()
         self._take_fresh()
         if not self.outside.is_settled():
             if current is not None:
@@ -518,6 +518,8 @@ class Controller:
             return 0.0
 
     def _consider(self, deadline: float) -> float:
+        if self._interrupts.is_noted and self._phase is Phase.EXPLORE:
+            self._drain()
         is_ready = bool(self._fresh or self._ready)
         if self._phase is not Phase.FORCE or is_ready:
             patience = self.outside.get_patience(deadline, is_ready=is_ready)
@@ -573,7 +575,7 @@ class Controller:
     @property
     def is_stopped(self) -> bool:
         """Whether it was not the program that ended the run of trio: the user has interrupted it, or we are broken."""
-        return self._interrupted or self.broken is not None
+        return self._interrupts.is_noted or self.broken is not None
 
     @property
     def error(self) -> BaseException | None:

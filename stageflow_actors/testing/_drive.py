@@ -12,6 +12,7 @@ import trio
 from ._clock import ControlledClock
 from ._control import Controller, Hooks
 from ._injection import Injection
+from ._interrupts import Interrupts
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -49,13 +50,16 @@ def drive(world: World, search: Search, *, recorder: Recorder | None = None) -> 
         BaseException: What the program raised that is no `Exception`, such as `SystemExit`. It does not pass
             through trio's loop, which it would wreck.
     """
-    session = _Session(world, search, recorder)
-    _LOGGER.addFilter(_refuse)
-    try:
-        while not session.is_over:
-            session.run()
-    finally:
-        _LOGGER.removeFilter(_refuse)
+    with Interrupts() as interrupts:
+        session = _Session(world, search, recorder, interrupts)
+        _LOGGER.addFilter(_refuse)
+        try:
+            while not session.is_over:
+                session.run()
+        finally:
+            _LOGGER.removeFilter(_refuse)
+    if interrupts.is_noted:
+        raise KeyboardInterrupt
     if session.interrupt is not None:
         raise session.interrupt
 
@@ -66,7 +70,8 @@ def _refuse(_record: logging.LogRecord) -> bool:
 
 @final
 class _Session:
-    def __init__(self, world: World, search: Search, recorder: Recorder | None) -> None:
+    def __init__(self, world: World, search: Search, recorder: Recorder | None, interrupts: Interrupts) -> None:
+        self._interrupts = interrupts
         self._world = world
         self._search = search
         self._recorder = recorder
@@ -79,7 +84,11 @@ class _Session:
         clock = ControlledClock()
         world = self._world
         controller = Controller(
-            clock, max_steps=world.max_steps, explores_clock=world.explores_clock, recorder=self._recorder
+            clock,
+            self._interrupts,
+            max_steps=world.max_steps,
+            explores_clock=world.explores_clock,
+            recorder=self._recorder,
         )
         left: BaseException | None = None
         try:
@@ -89,7 +98,7 @@ class _Session:
             if not self._is_running or not is_broken or controller.is_stopped:
                 raise
             left = error  # the program has broken trio's rules, and so its run
-        if self._is_running:
+        if self._is_running and not self._interrupts.is_noted:
             self._take(controller.conclude(left))
 
     async def _run_executions(self, controller: Controller) -> None:
@@ -104,6 +113,9 @@ class _Session:
                 injection = Injection(world.faults) if world.faults else None
                 self._is_running = True
                 execution = await controller.execute(nursery, world.program, chooser, injection)
+                if self._interrupts.is_noted:
+                    self.is_over = True
+                    return
                 if not controller.is_spoiled:  # else it is known what came of it when the run of trio has ended
                     self._take(execution)
 

@@ -39,6 +39,16 @@ def is_to_shrink() -> bool:
     return is_in_example() and not sys.modules["hypothesis.control"].current_build_context().is_final
 
 
+def is_example_of(test: object) -> bool:
+    """Return whether what `@given` stands over is this race test, and not what calls it."""
+    if not is_in_example():
+        return False
+    context = sys.modules["hypothesis.control"].current_build_context()
+    if not hasattr(context, "wrapped_test"):
+        return True  # an old release, which does not say
+    return getattr(context.wrapped_test.hypothesis.inner_test, "__wrapped__", None) is test
+
+
 def is_data(value: object) -> bool:
     """Return whether a value is what `data()` gives, which draws when it is asked to."""
     strategies = sys.modules.get("hypothesis.strategies")

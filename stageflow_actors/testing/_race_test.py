@@ -13,7 +13,15 @@ import trio
 from stageflow_actors._validation import refuse, require_count, require_one_of
 from stageflow_actors.errors import RaceError, ReplayError, StageflowError
 
-from ._examples import EXAMPLE_EXECUTIONS, INPUTS_NOTE, as_one_example, is_data, is_in_example, is_to_shrink
+from ._examples import (
+    EXAMPLE_EXECUTIONS,
+    INPUTS_NOTE,
+    as_one_example,
+    is_data,
+    is_example_of,
+    is_in_example,
+    is_to_shrink,
+)
 from ._explore import CLOCKS, MAX_EXECUTIONS, hunt_down, make_world, replay
 from ._faults import require_faults
 from ._frames import get_name
@@ -144,13 +152,15 @@ class _Options:
         def explored(*args: P.args, **kwargs: P.kwargs) -> None:
             __tracebackhide__ = True
             arguments = signature.bind(*args, **kwargs).arguments
-            try:
-                _require_shareable(test, arguments)
-                self._run(_Call(test, args, kwargs))
-            except StageflowError as error:
-                if isinstance(error, RaceError) and is_in_example():
-                    error.add_note(INPUTS_NOTE)
-                raise error.with_traceback(None)  # noqa: B904  # it is the same: a person wants to see their own lines
+            notes: list[object] = []
+            with as_one_example(notes):
+                try:
+                    _require_shareable(test, arguments)
+                    self._run(_Call(test, args, kwargs, notes))
+                except StageflowError as error:
+                    if isinstance(error, RaceError) and is_in_example():
+                        error.add_note(INPUTS_NOTE)
+                    raise error.with_traceback(None)  # noqa: B904  # the same, without frames that are not the user's
 
         explored.is_race_test = True  # type: ignore[attr-defined]  # what the plugin knows it by
         # A mark of pytest-trio, as on a whole module, would have it refuse what is not async.
@@ -160,18 +170,16 @@ class _Options:
     def _run(self, call: _Call) -> None:
         __tracebackhide__ = True
         orders = ORDERS.get()
-        notes: list[object] = []
 
         def program() -> Awaitable[object]:
-            notes.clear()
+            call.notes.clear()
             return call.test(*call.args, **call.kwargs)
 
         program.__qualname__ = get_name(call.test)
-        with as_one_example(notes):
-            if orders is not None and orders.schedule is not None:
-                self._replay(program, orders, call)
-            else:
-                self._explore(program, orders, call)
+        if orders is not None and orders.schedule is not None:
+            self._replay(program, orders, call)
+        else:
+            self._explore(program, orders, call)
 
     def _explore(self, program: Program, orders: Orders | None, call: _Call) -> None:
         __tracebackhide__ = True
@@ -214,13 +222,15 @@ class _Call:
     test: Callable[..., Awaitable[object]]
     args: Sequence[object]
     kwargs: Mapping[str, object]
+    notes: list[object]
+    """What the execution that runs, or was the last, has noted for Hypothesis."""
 
     def write_replay(self, failure: RaceFailure, orders: Orders | None) -> str:
         """Return the line that replays a failure: of a shell for pytest, and of Python elsewhere."""
         if orders is not None:
             return f'{orders.command} --race-replay "{failure.schedule}"'
         name = get_name(self.test)
-        written = f"{name}.hypothesis.inner_test.__wrapped__" if is_in_example() else f"{name}.__wrapped__"
+        written = f"{name}.hypothesis.inner_test.__wrapped__" if is_example_of(self.test) else f"{name}.__wrapped__"
         given = [*map(repr, self.args), *(f"{name}={value!r}" for name, value in self.kwargs.items())]
         if given:
             written = f"partial({', '.join([written, *given])})"

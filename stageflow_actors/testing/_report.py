@@ -79,10 +79,12 @@ class RaceFailure:
         shown = self.trace[-_SHOWN:]
         width = min(max((len(step.task) for step in shown), default=0), _WIDEST)
         for told, group in groupby(shown, lambda step: step.tell(width)[_NUMBER:]):
-            steps = list(group)
-            lines.append(steps[0].tell(width)[:_NUMBER] + told)
-            if len(steps) > 1:
-                lines.append(f"       (and {count(len(steps) - 1, 'more step')} like it)")
+            marks = [step.tell(width)[:_NUMBER] for step in group]
+            if len(marks) > 2:
+                marks[1:] = [f"       (and {count(len(marks) - 1, 'more step')} like it)"]
+                lines += [marks[0] + told, marks[1]]
+            else:
+                lines += [mark + told for mark in marks]
         if self.waiting:
             lines.append("when it was stopped:")
             lines += [f"      {waiting}" for waiting in self.waiting[:_WAITING]]
@@ -186,4 +188,6 @@ def raise_failure(failure: RaceFailure, report: Report | None) -> NoReturn:
     error = failure.error
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]  # what a nursery makes of a child's error; the error itself shows its source
+    if error is not None and error.__traceback__ is None:
+        error = None  # the toolkit has made it, and its text stands above
     raise RaceError(text, failure=failure, report=report) from error
