@@ -44,6 +44,7 @@ def _check() -> str | None:
 
     async def main(controller: Controller) -> dict[str, Execution]:
         await trio.lowlevel.checkpoint()
+        controller.enter()
         async with trio.open_nursery() as nursery:
             return {text: await controller.execute(nursery, program, Given(list(map(int, text)))) for text in _EXPECTED}
 

@@ -94,6 +94,7 @@ class Check:
         Raises:
             BrokenLawError: A law was broken.
         """
+        __tracebackhide__ = True
         witness = self._find_witness()
         notes = witness.begin()
         before = set(_iterate_tasks())

@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING, final
 
 import trio
 
-from ._cell import State
-
 if TYPE_CHECKING:
     from ._control import Controller
 
@@ -25,9 +23,6 @@ class ControlledClock(trio.abc.Clock):
 
     def current_time(self) -> float:
         """Return the time, in seconds."""
-        controller = self.controller
-        if controller is not None and controller.granted is not None and controller.granted.state is State.RUNNING:
-            controller.is_timed = True  # it is the program that asks, and not the loop
         return self.now
 
     def deadline_to_sleep_time(self, deadline: float) -> float:

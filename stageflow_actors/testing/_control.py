@@ -14,12 +14,12 @@ from __future__ import annotations
 import enum
 import gc
 from collections import Counter
-from math import inf, nextafter
+from math import inf
 from typing import TYPE_CHECKING, Any, Final, final
 
 import outcome
 import trio
-from trio.lowlevel import current_statistics, reschedule
+from trio.lowlevel import reschedule
 
 from ._cell import Abandoned, Cell, State
 from ._choosers import Given
@@ -28,6 +28,7 @@ from ._execution import Execution, Raw
 from ._frames import IN_CHILDREN, IN_IO, IN_THREAD, get_name, locate
 from ._injection import AGAIN, Injection, Strike
 from ._outside import Outside
+from ._probe import make_probes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -121,7 +122,6 @@ class Controller:
         """Who is let out of the gate at the moment."""
         self._main: Task | None = None
         self._system: list[Cell] = []
-        self.outside = Outside(self._system)
         self.broken: BaseException | None = None
         """An error of the toolkit's own."""
         self._reset(Given(), None)
@@ -140,8 +140,6 @@ class Controller:
         self._free: list[int] = []
         self.failure: Raw | None = None
         self.uncontrolled: set[str] = set()
-        self.is_timed = False
-        """Whether there may be a deadline: the program has looked at the clock, as every cancel scope does."""
         self._jumped_at = 0
         self.is_spoiled = self._is_hurried = False
         self._forced = 0
@@ -150,7 +148,11 @@ class Controller:
         """Whether tasks are ended without running their coroutine any further."""
         self._names: Counter[str] = Counter()
         self._root: Cell | None = None
-        self.outside.begin()
+
+    def enter(self) -> None:
+        """Begin, inside the run of trio."""
+        self._get_deadline, self._count_callbacks = make_probes()
+        self.outside = Outside(self._system, self._count_callbacks)
 
     # Executions
 
@@ -165,6 +167,7 @@ class Controller:
         Where the user interrupts it, the program is cancelled and has ended.
         """
         self._reset(chooser, injection)
+        self.outside.begin()
         self._clock.now = 0.0
         self._fresh.extend(cell for cell in self._system if cell.state is State.SCHEDULED)
         for cell in self._system:
@@ -420,7 +423,7 @@ class Controller:
             if not options:
                 return None  # the world comes first
             free = 1 if current is not None else len(options)
-            if self.is_timed or self._injection is not None:
+            if self._explores_clock or self._injection is not None or self.steps - self._jumped_at > CLOCK_PATIENCE:
                 options = self._add_others(options)
             chosen = options[self._ask(options, free)] if len(options) > 1 else options[0]
             if isinstance(chosen, Cell):
@@ -435,14 +438,12 @@ class Controller:
 
     def _add_others(self, options: list[Option]) -> list[Option]:
         """Add what can happen beside the steps of tasks: a jump of the clock, faults."""
-        deadline = self._get_deadline() if self.is_timed else inf
-        if deadline == inf:
-            self.is_timed = False  # until the program looks again: to ask trio costs as much as a step
-        elif self.steps - self._jumped_at > CLOCK_PATIENCE:
-            self._is_hurried = True
-            return [CLOCK]
-        elif self._explores_clock:
-            options.append(CLOCK)
+        if self._get_deadline() < inf:
+            if self.steps - self._jumped_at > CLOCK_PATIENCE:
+                self._is_hurried = True
+                return [CLOCK]
+            if self._explores_clock:
+                options.append(CLOCK)
         if self._injection is not None:
             options += self._injection.get_options(options)
         return options
@@ -469,7 +470,7 @@ class Controller:
             ready.append(current)
         if ready:
             return self._grant(ready[0], current)
-        if self._live == 0 and current_statistics().run_sync_soon_queue_size == 0:
+        if self._live == 0 and not self._count_callbacks():
             self._finish()
         return None  # else the clock is asked, and finds what is left
 
@@ -485,11 +486,6 @@ class Controller:
         return cell
 
     # The clock and the world
-
-    def _get_deadline(self) -> float:
-        now = self._clock.now
-        deadline = now + current_statistics().seconds_to_next_deadline
-        return deadline if deadline > now else nextafter(now, inf)
 
     def _jump(self, deadline: float) -> None:
         """Let the clock jump. What expires is scheduled by trio in its next pass."""

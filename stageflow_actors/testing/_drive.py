@@ -104,6 +104,7 @@ class _Session:
     async def _run_executions(self, controller: Controller) -> None:
         await trio.lowlevel.checkpoint()  # after which trio's own tasks wait
         world = self._world
+        controller.enter()
         async with trio.open_nursery() as nursery:
             while not (self.is_over or controller.is_spoiled):
                 chooser = self._search.next()

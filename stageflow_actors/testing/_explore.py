@@ -106,7 +106,7 @@ def hunt_down(world: World, *, max_executions: int, strategy: Strategy, seed: in
         failure=None,
         executions=hunt.executions,
         complete=frontier is not None and hunt.found is None and frontier.is_complete and hunt.is_pure,
-        bound=None if frontier is None else frontier.bound,
+        bound=None if frontier is None or hunt.is_hurried else frontier.bound,
         sampled=hunt.executions - (0 if frontier is None else frontier.taken),
         diverged=0 if frontier is None else frontier.diverged,
         uncontrolled=tuple(sorted(hunt.uncontrolled)),
@@ -199,5 +199,5 @@ def _require_program(program: object) -> None:
     inner: Any = program
     while isinstance(inner, partial):
         inner = inner.func
-    if inspect.isfunction(inner) and not inspect.iscoroutinefunction(inner) and inspect.isgeneratorfunction(inner):
+    if inspect.isgeneratorfunction(inner) or inspect.isasyncgenfunction(inner):
         refuse(f"program must be an async function, and {get_name(program)} is a generator")

@@ -159,5 +159,5 @@ def get_name(program: Callable[..., object]) -> str:
     """Return a program's name as people know it."""
     while isinstance(program, partial):
         program = program.func
-    name: str = getattr(program, "__qualname__", None) or repr(program)
+    name: str = getattr(program, "__qualname__", None) or type(program).__qualname__
     return name.rpartition("<locals>.")[2]

@@ -11,13 +11,11 @@ from collections import Counter
 from math import inf
 from typing import TYPE_CHECKING, Final, final
 
-from trio.lowlevel import current_statistics
-
 from ._cell import Cell, State
 from ._frames import IN_IDLE, IN_IO, IN_THREAD
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from ._frames import Wait
 
@@ -36,10 +34,12 @@ class Outside:
 
     Args:
         system: The cells of trio's own tasks, by which threads report.
+        count_callbacks: Says how many callbacks are queued for them.
     """
 
-    def __init__(self, system: Sequence[Cell]) -> None:
+    def __init__(self, system: Sequence[Cell], count_callbacks: Callable[[], int]) -> None:
         self._system = system
+        self._count_callbacks = count_callbacks
         self._waits: Counter[Wait] = Counter()
         self.begin()
 
@@ -58,7 +58,11 @@ class Outside:
 
     def is_settled(self) -> bool:
         """Return whether a choice may be made now."""
-        return not self._waits or self._settled or not (self._waits[IN_IO] or self._is_thread_out())
+        if self._settled:
+            return True
+        if self._count_callbacks() and not self._is_heard():
+            return False
+        return not self._waits or not (self._waits[IN_IO] or self._is_thread_out())
 
     def get_patience(self, deadline: float, *, is_ready: bool) -> float | None:
         """Return for how many real seconds trio shall wait for the world; None where it is time to go on.
@@ -71,7 +75,8 @@ class Outside:
             self._polled = True  # what is there already shall be seen, and what has expired
             return 0.0
         if is_ready:
-            if self._is_thread_out() and (left := self._get_rest(_BEFORE_CHOICE)):
+            is_unheard = bool(self._count_callbacks()) and not self._is_heard()
+            if (is_unheard or self._is_thread_out()) and (left := self._get_rest(_BEFORE_CHOICE)):
                 return left
             self._settled = True
             return None
@@ -88,8 +93,11 @@ class Outside:
         threads = self._waits[IN_THREAD]
         if threads == 0:
             return False
-        is_heard = any(cell.state is not State.BLOCKED for cell in self._system)
-        return not is_heard or threads > current_statistics().run_sync_soon_queue_size
+        return not self._is_heard() or threads > self._count_callbacks()
+
+    def _is_heard(self) -> bool:
+        """Return whether trio has heard of the callbacks that are queued, so that to run them is an option."""
+        return any(cell.state is not State.BLOCKED for cell in self._system)
 
     def _get_rest(self, seconds: float) -> float:
         """Return how much is left of so many real seconds, which begin with the first question after a step."""

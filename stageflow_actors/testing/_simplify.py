@@ -51,12 +51,13 @@ class Hunt:
         self.found: Execution | None = None
         self.last: Execution | None = None
         self.uncontrolled: set[str] = set()
-        self._hurried = False
+        self.is_hurried = False
+        """Whether some schedules were out of reach, for nobody is kept waiting for ever."""
 
     @property
     def is_pure(self) -> bool:
         """Whether nothing but the choices decided about the executions."""
-        return not self.uncontrolled and not self._hurried
+        return not self.uncontrolled and not self.is_hurried
 
     def next(self) -> Chooser | None:
         """Return the chooser of the next execution, or None."""
@@ -69,7 +70,7 @@ class Hunt:
         self.executions += 1
         self.last = execution
         self.uncontrolled |= execution.uncontrolled
-        self._hurried = self._hurried or execution.hurried
+        self.is_hurried = self.is_hurried or execution.hurried
         if execution.failure is not None:
             self.found = execution
         self._search.learn(execution)

@@ -1,0 +1,38 @@
+"""Two numbers of the running loop that are asked for at every step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import inf
+from typing import Any, TypeAlias
+
+import trio
+from trio.lowlevel import current_statistics, current_task
+
+Probes: TypeAlias = tuple[Callable[[], float], Callable[[], int]]
+
+
+def make_probes() -> Probes:
+    """Return functions that give the next deadline, infinite if there is none, and how many callbacks are queued.
+
+    Trio's statistics have both, and cost as much as a step does, for they ask the operating system's interface too.
+    So it is tried whether what they are made from can be read directly; if not, nothing but speed is lost.
+    """
+    try:
+        runner: Any = current_task()._runner  # noqa: SLF001 (see above)
+        get_deadline: Callable[[], float] = runner.deadlines.next_deadline
+        count_callbacks: Callable[[], int] = runner.entry_queue.size
+        statistics = current_statistics()
+        if get_deadline() == inf == statistics.seconds_to_next_deadline and isinstance(count_callbacks(), int):
+            return get_deadline, count_callbacks
+    except AttributeError:
+        pass
+    return _get_deadline, _count_callbacks
+
+
+def _get_deadline() -> float:
+    return trio.current_time() + current_statistics().seconds_to_next_deadline
+
+
+def _count_callbacks() -> int:
+    return current_statistics().run_sync_soon_queue_size
