@@ -14,17 +14,24 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 if __package__:
     from .mutations import MUTATIONS as BASIC
     from .mutations import Mutation
     from .mutations_of_limits import MUTATIONS as LIMITS
+    from .mutations_of_races import MUTATIONS as RACES
 else:
     sys.path.insert(0, str(Path(__file__).resolve().parent))
     from mutations import MUTATIONS as BASIC
     from mutations import Mutation
     from mutations_of_limits import MUTATIONS as LIMITS
+    from mutations_of_races import MUTATIONS as RACES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "stageflow_actors"
@@ -52,11 +59,12 @@ class Bench:
         (folder / "mutate_profile.py").write_text(PROFILE.format(examples=examples), encoding="utf-8")
         self._limit: float | None = None
         self._environment = {**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
-        imported = self._python("-c", f"import {PACKAGE}; print({PACKAGE}.__file__)").stdout.strip()
+        imported = self.python("-c", f"import {PACKAGE}; print({PACKAGE}.__file__)").stdout.strip()
         if not imported.startswith(str(folder)):
             sys.exit(f"the copy is not what is imported, but {imported}")
 
-    def _python(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def python(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run Python in the copy."""
         return subprocess.run(
             [sys.executable, *arguments],
             cwd=self.folder,
@@ -71,7 +79,7 @@ class Bench:
         """Run the tests; return what noticed something first, or None where nothing did."""
         options = ["-p", "mutate_profile", "--hypothesis-profile=mutate", "-p", "no:cacheprovider"]
         try:
-            done = self._python("-m", "pytest", "-x", "-q", "--tb=no", *options, *self._tests)
+            done = self.python("-m", "pytest", "-x", "-q", "--tb=no", *options, *self._tests)
         except subprocess.TimeoutExpired:
             return f"hung for {self._limit:.0f} s"
         if done.returncode == 0:
@@ -86,15 +94,21 @@ class Bench:
         self._limit = PATIENCE * (time.monotonic() - began)
         return noticed
 
-    def try_out(self, mutation: Mutation) -> str | None:
-        """Run the tests with a mutation applied."""
+    @contextmanager
+    def mutated(self, mutation: Mutation) -> Iterator[None]:
+        """Apply a mutation to the copy for the length of a block."""
         path = self.folder / PACKAGE / mutation.file
         text = path.read_text(encoding="utf-8")
         path.write_text(text.replace(mutation.old, mutation.new), encoding="utf-8")
         try:
-            return self.run()
+            yield
         finally:
             path.write_text(text, encoding="utf-8")
+
+    def try_out(self, mutation: Mutation) -> str | None:
+        """Run the tests with a mutation applied."""
+        with self.mutated(mutation):
+            return self.run()
 
 
 def find_stale(mutations: list[Mutation]) -> list[Mutation]:
@@ -112,7 +126,7 @@ def main() -> int:
     parser.add_argument("--examples", type=int, default=100, help="examples a property test")
     parser.add_argument("--list", action="store_true", help="only say which mutations there are, and which are stale")
     options = parser.parse_args()
-    chosen = [mutation for mutation in (*BASIC, *LIMITS) if options.only in mutation.name][options.skip :]
+    chosen = [mutation for mutation in (*BASIC, *LIMITS, *RACES) if options.only in mutation.name][options.skip :]
     stale = find_stale(chosen)
     for mutation in chosen if options.list else stale:
         print(f"{'STALE' if mutation in stale else 'ok':6} {mutation.file:18} {mutation.name}")

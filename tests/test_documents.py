@@ -9,28 +9,15 @@ import contextlib
 import inspect
 import io
 import re
-from itertools import pairwise
-from pathlib import Path
 
 import pytest
+from document_blocks import DOCS, DOCUMENTS, FENCE, ROOT, find_blocks, name, normalise, read
 
+import _stageflow_actors_pytest
 import stageflow_actors
-from stageflow_actors import errors, events
+from stageflow_actors import errors, events, testing
 from stageflow_actors.cli._commands import cli
-
-ROOT = Path(__file__).parent.parent
-DOCS = ROOT / "docs"
-DOCUMENTS = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
-FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-
-
-def name(path):
-    return str(path.relative_to(ROOT))
-
-
-def read(path):
-    return path.read_text(encoding="utf-8")
-
+from stageflow_actors.testing import strategies
 
 # Links
 
@@ -66,32 +53,22 @@ def test_every_document_is_in_the_index():
 # Output
 
 
-def find_shown_outputs(text):
-    """Yield each Python block with what stands right below it as its output, or None."""
-    for block, following in pairwise([*FENCE.finditer(text), None]):
-        if block[1] == "python":
-            below = following and following[1] == "text" and not text[block.end() : following.start()].strip()
-            yield block[2], following[2] if below else None
+def find_python(path):
+    return [block for block in find_blocks(read(path)) if block.language == "python"]
 
 
-def normalise(output):
-    """Replace what differs from run to run: ids, and numbers that are times or rates."""
-    output = re.sub(r"\b[0-9a-f]{32}\b", "ID", output)
-    return re.sub(r"\d[\d,]*\.\d+|\d+(,\d{3})+|\d+(?= stages/s)", "N", output)
-
-
-WITH_OUTPUT = [path for path in DOCUMENTS if any(shown is not None for _, shown in find_shown_outputs(read(path)))]
+WITH_OUTPUT = [path for path in DOCUMENTS if any(block.shown is not None for block in find_python(path))]
 
 
 @pytest.mark.parametrize("path", WITH_OUTPUT, ids=name)
 def test_code_prints_what_is_shown_below_it(path):
-    namespace = {}
-    for code, shown in find_shown_outputs(read(path)):
+    namespace = {"__name__": "__main__"}
+    for block in find_python(path):
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
-            exec(compile(code, str(path), "exec"), namespace)
-        if shown is not None:
-            assert normalise(printed.getvalue()) == normalise(shown)
+            exec(block.compile(path), namespace)
+        if block.shown is not None:
+            assert normalise(printed.getvalue()) == normalise(block.shown)
 
 
 # The reference
@@ -109,7 +86,8 @@ MARKED = {
 def public_classes(module):
     """Return the classes that a module defines for its users."""
     found = {key: value for key, value in vars(module).items() if not key.startswith("_") and inspect.isclass(value)}
-    return {key: value for key, value in found.items() if value.__module__ == module.__name__}
+    listed = getattr(module, "__all__", ())
+    return {key: value for key, value in found.items() if key in listed or value.__module__ == module.__name__}
 
 
 def public_members(cls):
@@ -118,10 +96,14 @@ def public_members(cls):
 
 def test_the_reference_has_every_public_name():
     names = {*stageflow_actors.__all__, *public_classes(errors), *public_classes(events), "Event"}
+    names |= {*testing.__all__, *strategies.__all__}
     assert sorted(names - MARKED) == []
 
 
-@pytest.mark.parametrize("module", [stageflow_actors, errors, events], ids=lambda module: module.__name__)
+MODULES = [stageflow_actors, errors, events, testing, strategies]
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)
 def test_the_reference_has_every_public_member(module):
     missing = {key: sorted(public_members(cls) - MARKED) for key, cls in public_classes(module).items()}
     assert {key: members for key, members in missing.items() if members} == {}
@@ -134,3 +116,18 @@ def test_the_reference_has_every_command_and_option():
         assert f"\n## {title}\n" in REFERENCE
         options = {option for parameter in command.params for option in parameter.opts if option.startswith("--")}
         assert sorted(options - MARKED) == []
+
+
+def test_the_reference_has_every_option_of_pytest():
+    options = set(re.findall(r'"(--race[\w-]*)"', inspect.getsource(_stageflow_actors_pytest)))
+    assert options
+    assert sorted(options - MARKED) == []
+
+
+def test_the_reference_has_every_argument_of_the_toolkit():
+    public = [getattr(module, key) for module in (testing, strategies) for key in module.__all__]
+    parameters = [
+        each for made in filter(inspect.isfunction, public) for each in inspect.signature(made).parameters.values()
+    ]
+    arguments = {each.name for each in parameters if each.kind is not each.POSITIONAL_ONLY}
+    assert sorted(arguments - MARKED) == []

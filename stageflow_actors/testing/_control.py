@@ -148,6 +148,10 @@ class Controller:
         """Whether tasks are ended without running their coroutine any further."""
         self._names: Counter[str] = Counter()
         self._root: Cell | None = None
+        self._in_place: Cell | None = None
+        """Who is at a checkpoint, and would go on without trio's loop."""
+        self._unsettled: Cell | None = None
+        """Who has made the last step and could go on, while the choice waits for the world."""
 
     def enter(self) -> None:
         """Begin, inside the run of trio."""
@@ -363,11 +367,14 @@ class Controller:
             if self.recorder is not None:
                 self.recorder.stop(cell, self.steps)
             self.granted = None
+            self._in_place = cell
             return self._pick(cell) is cell
         except BaseException as error:
             cell.state = State.RUNNING
             self._break(error)
             return True
+        finally:
+            self._in_place = None
 
     def _conclude(self) -> None:
         """Judge how the program ended."""
@@ -388,9 +395,10 @@ class Controller:
         if self._interrupts.is_noted and self._phase is Phase.EXPLORE:
             self._drain()
         self._take_fresh()
+        if current is None:
+            current, self._unsettled = self._unsettled, None
         if not self.outside.is_settled():
-            if current is not None:
-                self._ready.append(current)
+            self._unsettled = current
             return None
         if self._phase is not Phase.EXPLORE:
             return self._pick_default(current)
@@ -412,7 +420,7 @@ class Controller:
     def _choose(self, current: Cell | None) -> Cell | None:
         """Return the next task, or None where there is none: the clock has jumped, or nobody can go on."""
         while True:
-            if self._injection is not None and self._injection.strike_due(self.steps + 1, self) is None:
+            if self._injection is not None and not self._strike_due(self._injection):
                 return None
             self._take_fresh()  # a fault may have cancelled something
             ready = self._ready
@@ -435,6 +443,15 @@ class Controller:
             struck = self._injection.strike(chosen, self)
             if struck is not AGAIN:
                 return struck if isinstance(struck, Cell) else None
+
+    def _strike_due(self, injection: Injection) -> bool:
+        """Let strike what was given to strike at this step; return whether there is still a choice to be made."""
+        before = -1
+        while before < self.steps:
+            before = self.steps
+            if injection.strike_due(self.steps + 1, self) is None:
+                return False
+        return True
 
     def _add_others(self, options: list[Option]) -> list[Option]:
         """Add what can happen beside the steps of tasks: a jump of the clock, faults."""
@@ -478,10 +495,9 @@ class Controller:
         self.outside.begin()
         self.steps += 1
         self.granted = cell
-        if cell is current:
-            return cell
-        self._ready.remove(cell)
-        if cell.state is State.PARKED:
+        if cell is not current:
+            self._ready.remove(cell)
+        if cell.state is State.PARKED and cell is not self._in_place:
             self._release(cell)
         return cell
 
@@ -516,7 +532,7 @@ class Controller:
     def _consider(self, deadline: float) -> float:
         if self._interrupts.is_noted and self._phase is Phase.EXPLORE:
             self._drain()
-        is_ready = bool(self._fresh or self._ready)
+        is_ready = bool(self._fresh or self._ready or self._unsettled)
         if self._phase is not Phase.FORCE or is_ready:
             patience = self.outside.get_patience(deadline, is_ready=is_ready)
             if patience is not None:
@@ -550,7 +566,7 @@ class Controller:
             return
         options: list[Option] = [CLOCK if deadline < inf else STANDSTILL]
         if self._injection is not None:
-            if self._injection.strike_due(self.steps + 1, self) is None or self._fresh:
+            if not self._strike_due(self._injection) or self._fresh:
                 return
             options += self._injection.get_options(options)
         chosen = options[self._ask(options, 1)] if len(options) > 1 else options[0]
