@@ -276,40 +276,54 @@ async def nothing() -> None:
 
 @scheduling(seeded=False)
 def measure_cost(settings: Settings) -> Taken:
-    """Explore a program once, in a run of trio of its own, in turn with `trio.run` of the same program."""
+    """Compare an execution with `trio.run` of the same program: one of many, as `explore` makes them, and one alone."""
     awake = {entry.name: entry.twin for entry in settings.entries if not lets_time_pass(entry.twin)}
     programs: dict[str, Program] = {"nothing": nothing, "20 steps": twenty_steps, **awake}
-    alone: dict[str, list[float]] = {name: [] for name in programs}
-    ours: dict[str, list[float]] = {name: [] for name in programs}
+    taken: dict[str, dict[str, list[float]]] = {
+        kind: {name: [] for name in programs} for kind in ("trio.run", "one of many", "alone")
+    }
     for number in range(settings.rounds):
         for name, program in programs.items():
             settings.tell(f"cost of an execution: round {number + 1}, {name}")
-            seconds = time_in_turn(partial(trio.run, program), partial(explore, program, max_executions=1))
-            alone[name].append(seconds[0] / REPEAT)
-            ours[name].append(seconds[1] / REPEAT)
-    ratios = {name: ratio(ours[name], alone[name]) for name in programs}
+            many = partial(explore, program, max_executions=REPEAT, strategy="random")
+            uncontrolled = partial(_run_often, program)
+            alone = partial(_explore_often, program)
+            for kind, seconds in zip(taken, time_in_turn(uncontrolled, many, alone), strict=True):
+                taken[kind][name].append(seconds / REPEAT)
+    ratios = {name: ratio(taken["one of many"][name], taken["trio.run"][name]) for name in programs}
+    ratios_alone = {name: ratio(taken["alone"][name], taken["trio.run"][name]) for name in programs}
     ranked = sorted(["20 steps", *awake], key=ratios.__getitem__)
     shown = {"an empty one": "nothing", "the least": ranked[0], "the median": ranked[len(ranked) // 2]}
     shown["the most"] = ranked[-1]
     lines: list[tuple[str, ...]] = []
     for title, name in shown.items():
-        times = (f"{1e6 * median(taken[name]):,.0f}" for taken in (alone, ours))
-        lines.append((title, name, *times, f"{ratios[name]:.2f}x"))
-    what = f"cost of an execution against uncontrolled trio, median of {len(ranked)} programs"
+        times = (f"{1e6 * median(taken[kind][name]):,.0f}" for kind in taken)
+        lines.append((title, name, *times, f"{ratios[name]:.2f}x", f"{ratios_alone[name]:.2f}x"))
     left = len(settings.entries) - len(awake)
-    figure = Bar(what, 1.5, median(ratios[name] for name in ranked), "x", note=f"{left} that sleep are left out")
-    head = ("cost", "program", "trio.run, us", "explored once, us", "against it")
-    return Taken(head, lines, [figure], {"trio.run": alone, "explored once": ours})
+    beside = median(ratios_alone[name] for name in ranked)
+    note = f"one alone, in a run of its own: {beside:.2f}x; {left} that sleep are left out"
+    what = f"an execution, of {REPEAT}, against uncontrolled trio, median of {len(ranked)} programs"
+    figure = Bar(what, 1.5, median(ratios[name] for name in ranked), "x", note=note)
+    head = ("cost", "program", "trio.run, us", "one of many, us", "alone, us", "many", "alone")
+    return Taken(
+        head, lines, [figure], {f"{kind}: {name}": times for kind in taken for name, times in taken[kind].items()}
+    )
+
+
+def _run_often(program: Program) -> None:
+    for _ in range(REPEAT):
+        trio.run(program)
+
+
+def _explore_often(program: Program) -> None:
+    for _ in range(REPEAT):
+        explore(program, max_executions=1)
 
 
 def time_in_turn(*functions: Callable[[], Any]) -> list[float]:
-    """Call each so many times, in turn; return the processor time of each."""
+    """Call each once, in turn; return the processor time of each."""
     gc.collect()
-    seconds = [0.0] * len(functions)
-    for _ in range(REPEAT):
-        for index, function in enumerate(functions):
-            seconds[index] += time_call(function)[1]
-    return seconds
+    return [time_call(function)[1] for function in functions]
 
 
 @scheduling(seeded=False)

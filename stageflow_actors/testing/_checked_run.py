@@ -136,10 +136,9 @@ class Check:
                     await run.result()
                 except (PipelineFailedError, LedgerError) as raised:
                     error = raised
-        except trio.Cancelled as raised:
-            if run is None:
-                raise
+        except trio.Cancelled as raised:  # by a fault
             error = raised
+        assert run is not None  # nothing is awaited before it is started
         return run, error, [event async for event in stream]
 
     def _list_given(self) -> Iterator[tuple[str, object]]:

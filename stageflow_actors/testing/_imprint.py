@@ -9,6 +9,8 @@ from typing import Any, Final, final
 
 import attrs
 
+from stageflow_actors._validation import count
+
 _ATOMS: Final = (str, int, float, complex, bool, bytes, type(None), enum.Enum)
 
 
@@ -55,7 +57,7 @@ def find_change(imprint: object, value: object, path: str) -> str | None:
         pairs = [(before, value[key], f"{path}[{key!r}]") for key, before in imprint.items()]
     elif isinstance(imprint, list):
         if not isinstance(value, (list, tuple)) or len(value) != len(imprint):
-            return f"{path} is {value!r} and had {len(imprint)} items"
+            return f"{path} is {value!r} and had {count(len(imprint), 'item')}"
         pairs = [
             (before, now, f"{path}[{position}]")
             for position, (before, now) in enumerate(zip(imprint, value, strict=True))
@@ -70,5 +72,5 @@ def _find_change_of_leaf(leaf: _Leaf, value: object, path: str) -> str | None:
     if leaf.is_comparable:
         return None if leaf.twin == value else f"{path} is {value!r} and was {leaf.twin!r}"
     if type(value) is not leaf.cls:
-        return f"{path} is {value!r} and was a {leaf.cls.__qualname__}"
+        return f"{path} is {value!r} and was of type {leaf.cls.__qualname__}"
     return None

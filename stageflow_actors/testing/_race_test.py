@@ -106,7 +106,10 @@ def race_test(
     A test that skips, is expected to fail or is interrupted in an execution does so as any other, and ends there.
 
     With Hypothesis, `@given` stands outermost; each example is explored. Hypothesis makes the inputs of a failure
-    simpler and the toolkit its schedule. Give it `settings(deadline=None)` where an example takes long.
+    simpler and the toolkit its schedule. Inside, `assume`, `event` and `note` do what they do in any test; the notes
+    that are printed are those of the execution that is shown. `data()` is refused, for it would draw anew in every
+    execution, and so is `target` by Hypothesis, which wants to hear it once. Give it `settings(deadline=None)` where
+    an example takes long.
 
     Args:
         test: The async function.

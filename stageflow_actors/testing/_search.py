@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, Literal, Protocol, TypeAlias, final, ge
 from ._choosers import Given, Priorities, Resampled, Uniform, make_random
 
 if TYPE_CHECKING:
+    import random
     from collections.abc import Callable, Sequence
 
     from ._choosers import Chooser
@@ -46,7 +47,8 @@ class Frontier:
     """
 
     def __init__(self, seed: str | None) -> None:
-        self._random = None if seed is None else make_random(seed)
+        self._seed = seed
+        self._random: random.Random | None = None
         self._buckets: list[list[_Sibling]] = [[((), (), 0, 0)]]
         self._kept = 1
         self._lost = False
@@ -75,7 +77,9 @@ class Frontier:
         """Return the next chooser and how many preemptions it has."""
         for cost, bucket in enumerate(self._buckets):
             if bucket:
-                if self._random is not None:
+                if self._seed is not None and len(bucket) > 1:
+                    if self._random is None:
+                        self._random = make_random(self._seed)  # not before it is needed: one execution is cheaper
                     index = int(self._random.random() * len(bucket))
                     bucket[index], bucket[-1] = bucket[-1], bucket[index]
                 choices, widths, at, index = bucket.pop()
