@@ -7,6 +7,8 @@ the gate or just be scheduled by trio. Trio's own order inside a batch therefore
 Where choosing must wait for the world (threads, sockets, the expiry of deadlines after a jump of the clock),
 nobody is granted a step; trio runs out of work and asks the clock for how long it may sleep, and the controller,
 which answers, goes on from there.
+
+The file is long because the turns of one scheduler share all of its state.
 """
 
 from __future__ import annotations
@@ -165,10 +167,8 @@ class Controller:
     ) -> Execution:
         """Run the program once, in a nursery of the main task's.
 
-        All of it has ended when this returns, unless `is_spoiled`: then the nursery is cancelled, and nothing more
-        may run in this run of trio.
-
-        Where the user interrupts it, the program is cancelled and has ended.
+        All of it has ended when this returns, also where the user has interrupted it, unless `is_spoiled`: then the
+        nursery is cancelled, and nothing more may run in this run of trio.
         """
         self._reset(chooser, injection)
         self.outside.begin()
@@ -344,7 +344,10 @@ class Controller:
 
     def leave(self, cell: Cell, error: BaseException) -> None:
         """Note that a task has ended."""
-        if cell.is_system or not self.is_active:
+        if cell.is_system:
+            self._system.remove(cell)  # one that closed an asynchronous generator; that of the callbacks never ends
+            return
+        if not self.is_active:
             return
         self._live -= 1
         if self.recorder is not None:
