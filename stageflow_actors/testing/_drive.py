@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Final, TypeAlias, final
 import attrs
 import trio
 
+from ._cell import Abandoned
 from ._clock import ControlledClock
 from ._control import Controller, Hooks
 from ._injection import Injection
 from ._interrupts import Interrupts
+from ._trace import iterate_leaves
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -97,7 +99,8 @@ class _Session:
             is_broken = controller.is_spoiled or isinstance(error, trio.TrioInternalError)
             if not self._is_running or not is_broken or controller.is_stopped:
                 raise
-            left = error  # the program has broken trio's rules, and so its run
+            if not _is_ours(error):
+                left = error  # the program has broken trio's rules, and so its run
         if self._is_running and not self._interrupts.is_noted:
             self._take(controller.conclude(left))
 
@@ -128,6 +131,12 @@ class _Session:
                 self.is_over = True
                 return
         self._search.learn(execution)
+
+
+def _is_ours(error: BaseException) -> bool:
+    """Return whether it comes from nothing but the end that was made of what did not end by itself."""
+    cause = error.__cause__ if isinstance(error, trio.TrioInternalError) else error
+    return cause is not None and all(isinstance(leaf, Abandoned) for leaf in iterate_leaves(cause))
 
 
 def find_interrupt(error: BaseException | None) -> BaseException | None:

@@ -32,6 +32,7 @@ IN_IDLE: Final = Wait.IDLE
 IN_CHILDREN: Final = Wait.CHILDREN
 
 _OWN: Final = __name__.partition(".")[0]
+_CALLER: Final = f"{__name__.rpartition('.')[0]}._control"
 _IN_LOOP: Final = {"Runner.wait_all_tasks_blocked": IN_IDLE, "Nursery._nested_child_finished": IN_CHILDREN}
 
 
@@ -87,9 +88,9 @@ def is_of(frame: FrameType, package: str) -> bool:
 
 
 def is_foreign(frame: FrameType) -> bool:
-    """Return whether a frame is neither the program's nor the library's: trio's, or an adapter's beneath it."""
-    name = frame.f_globals.get("__name__", "").partition(".")[0]
-    return name in {"trio", "outcome", "contextlib", "asyncgens", "anyio"}
+    """Return whether a frame is nobody's: trio's, an adapter's beneath it, or the one that calls the program."""
+    name = frame.f_globals.get("__name__", "")
+    return name == _CALLER or name.partition(".")[0] in {"trio", "outcome", "contextlib", "anyio"}
 
 
 def split(coroutine: Any) -> tuple[FrameType | None, list[FrameType]]:
