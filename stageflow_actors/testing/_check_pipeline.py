@@ -122,6 +122,7 @@ def check_pipeline(
     )
 
     async def program() -> None:
+        __tracebackhide__ = True
         await check.run()
 
     program.__qualname__ = f"check_pipeline({first.name!r})"
