@@ -13,7 +13,9 @@ import trio
 from stageflow_actors import Attempt, Pipeline, StageOutput, StageState, errors
 from stageflow_actors.errors import (
     ContractError,
+    ControlError,
     CycleDetectedError,
+    InjectedError,
     ItemFailedError,
     LedgerError,
     MissingExtraError,
@@ -25,6 +27,8 @@ from stageflow_actors.errors import (
     OverloadedError,
     PipelineFailedError,
     PipelineValidationError,
+    RaceError,
+    ReplayError,
     RestartIntensityError,
     StageFailedError,
     StageflowError,
@@ -63,6 +67,10 @@ CLASSES = {
     ThreadAbandonedError: (StageflowError, Exception, {"seconds": 2.5}),
     LedgerError: (StageflowError, Exception, {"result": None}),
     MissingExtraError: (StageflowError, ImportError, {"extra": "cli"}),
+    RaceError: (StageflowError, AssertionError, {"failure": None, "report": None}),
+    ReplayError: (StageflowError, Exception, {}),
+    ControlError: (StageflowError, RuntimeError, {}),
+    InjectedError: (StageflowError, Exception, {}),
 }
 
 
