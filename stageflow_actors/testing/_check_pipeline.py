@@ -12,6 +12,7 @@ from stageflow_actors import ContextSnapshot, FanOutLimiterStage, PipelineValida
 from . import _explore
 from ._checked_run import Check, make_pipeline
 from ._frames import get_name
+from ._laws import BrokenLawError
 from ._report import Report, raise_failure
 from ._simplify import MAX_STEPS
 
@@ -148,6 +149,8 @@ def _judge(failure: RaceFailure | None, report: Report | None = None) -> None:
         return
     if isinstance(failure.error, PipelineValidationError):
         raise failure.error
+    if isinstance(failure.error, BrokenLawError):
+        failure.error.__traceback__ = None  # its frames are all ours; what it says stands in the report
     failure = attrs.evolve(failure, call=f"check_pipeline(..., replay={failure.schedule!r})")
     raise_failure(failure, None if report is None else attrs.evolve(report, failure=failure))
 

@@ -31,6 +31,7 @@ from ._frames import IN_CHILDREN, IN_IO, IN_THREAD, get_name, locate
 from ._injection import AGAIN, Injection, Strike
 from ._outside import Outside
 from ._probe import make_probes
+from ._trace import iterate_leaves
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -81,6 +82,11 @@ class _Standstill:
 
 CLOCK: Final = _Clock()
 STANDSTILL: Final = _Standstill()
+
+
+def _is_cancelled(error: BaseException | None) -> bool:
+    """Return whether it is nothing but what trio has cancelled a program with, for a reason that is told elsewhere."""
+    return error is not None and all(isinstance(leaf, trio.Cancelled) for leaf in iterate_leaves(error))
 
 
 @final
@@ -208,7 +214,7 @@ class Controller:
         if left is not None:
             while isinstance(left, BaseExceptionGroup) and len(left.exceptions) == 1:
                 left = left.exceptions[0]
-            if self.failure is None:
+            if self.failure is None or _is_cancelled(self.failure.error):
                 self.failure = Raw(EXCEPTION, left, step=self.steps)
         return Execution(
             self._choices,

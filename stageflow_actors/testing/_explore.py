@@ -197,8 +197,10 @@ def _require_program(program: object) -> None:
         inspect.signature(program).bind()
     except TypeError as error:
         refuse(f"program must be an async function without arguments, and {get_name(program)} has a {error}")
-    except ValueError:
-        pass  # it has no signature to look at
+    except ValueError as error:
+        if isinstance(program, partial):
+            refuse(f"program must be an async function without arguments, and {get_name(program)}: {error}")
+        # else it has no signature to look at
     inner: Any = program
     while isinstance(inner, partial):
         inner = inner.func

@@ -133,6 +133,8 @@ class Recorder:
 
 def tell_error(error: BaseException) -> str:
     """Return an error in one line: of a group, what is in it."""
+    if isinstance(error, trio.TrioInternalError) and error.__cause__ is not None:
+        return f"TrioInternalError from {tell_error(error.__cause__)}"
     leaves = list(iterate_leaves(error))
     more = f" and {len(leaves) - 1} more" if len(leaves) > 1 else ""
     return describe(leaves[0]) + more
