@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from ._bag import Attempt, StageFailure
     from ._output import StageOutput
     from ._result import RunResult
-    from .testing import RaceFailure, Report
 
 
 class StageflowError(Exception):
@@ -285,9 +284,7 @@ class RaceError(StageflowError, AssertionError):
         report: What was explored, a `stageflow_actors.testing.Report`; None where a schedule was replayed.
     """
 
-    def __init__(
-        self, problem: str, *, failure: RaceFailure | None = None, report: Report | None = None, **place: Any
-    ) -> None:
+    def __init__(self, problem: str, *, failure: Any = None, report: Any = None, **place: Any) -> None:
         super().__init__(problem, **place)
         self.failure = failure
         self.report = report
