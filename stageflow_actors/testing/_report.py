@@ -157,7 +157,8 @@ class Report:
     def __str__(self) -> str:
         if self.failure is not None:
             extra = f", simplified in {self.simplified_in:,} more" if self.simplified_in else ""
-            return f"{self.failure}\nfound in {count(self.executions, 'execution')}{extra}, seed {self.seed}"
+            hint = "; clock='auto' leaves early jumps out" if self.failure.jumps else ""
+            return f"{self.failure}\nfound in {count(self.executions, 'execution')}{extra}, seed {self.seed}{hint}"
         return f"{self.program}: {self._tell_coverage()}"
 
     def _tell_coverage(self) -> str:
