@@ -15,6 +15,7 @@ import attrs
 import trio
 from trio._core import _run as trio_internals
 
+from stageflow_actors.testing._control import CLOCK_PATIENCE, PATIENCE
 from stageflow_actors.testing._explore import get_name
 
 ENTRY_QUEUE = "<TrioToken.run_sync_soon task>"
@@ -51,20 +52,23 @@ class Standing(trio.abc.Clock):
         return self.now
 
     def deadline_to_sleep_time(self, _deadline):
-        """Hear that nobody can go on. Trio may sleep, for longer than nothing: else the idle are not woken."""
+        """Hear that nobody can go on. Trio may sleep where somebody waits for that, and wakes them when it would."""
         self.oracle.current = None
-        return 1e-9
+        return 1.0 if trio_internals.GLOBAL_RUN_CONTEXT.runner.waiting_for_idle else 0.0
 
 
 class Oracle(trio.abc.Instrument):
     """Stands in the place of trio's source of random numbers."""
 
-    def __init__(self, given, *, explores_clock):
+    def __init__(self, given, *, explores_clock, max_steps):
         self.given = given
+        self.max_steps = max_steps
         self.explores_clock = explores_clock
         self.clock = Standing(self)
         self.current = None
-        self.ready = []
+        self.ready = {}
+        """The tasks that could go on, in the order in which they came to that, with the step since when."""
+        self.jumped_at = 0
         self.choices, self.widths, self.free, self.steps, self.stuck = [], [], [], [], ()
         self.scope = trio.CancelScope()
         self.living = {}
@@ -85,26 +89,33 @@ class Oracle(trio.abc.Instrument):
             runner.runq.extend(task for task in batch if task in self.living)
             batch[:] = mine
             return
-        self.ready += sorted(
-            (task for task in batch if task is not self.current and task not in self.ready), key=lambda t: t._counter
-        )
+        fresh = [task for task in batch if task is not self.current and task not in self.ready]
+        now = len(self.steps)
+        self.ready |= dict.fromkeys(sorted(fresh, key=lambda task: task._counter), now)
         current = self.current if self.current in batch else None
         chosen = self.choose(current, runner)
         if current is not None and chosen is not current:
-            self.ready.append(current)
-        if chosen in self.ready:
-            self.ready.remove(chosen)
+            self.ready[current] = now
+        self.ready.pop(chosen, None)
         self.current = chosen
         runner.runq.extend(task for task in batch if task is not chosen)
         batch[:] = [] if chosen is None else [chosen]
 
     def choose(self, current, runner):
         """Return the next task, or None after a jump of the clock."""
+        deadline = runner.deadlines.next_deadline()
+        if len(self.steps) >= self.max_steps and not self.stuck:
+            self.give_up(deadline)
+        first = next(iter(self.ready), None)
+        if first is not None and len(self.steps) - self.ready[first] > PATIENCE:
+            return first
         options = [*self.ready] if current is None else [current, *self.ready]
         free = max(1, len(options) if current is None else 1)
-        deadline = runner.deadlines.next_deadline()
-        if deadline < inf and (self.explores_clock or not options) and not self.stuck:
-            options.append(CLOCK)
+        if deadline < inf and not self.stuck:
+            if options and len(self.steps) - self.jumped_at > CLOCK_PATIENCE:
+                return self.jump(deadline)
+            if self.explores_clock or not options:
+                options.append(CLOCK)
         if not options:
             return self.give_up(deadline)
         index = 0
@@ -114,11 +125,13 @@ class Oracle(trio.abc.Instrument):
             self.choices.append(index)
             self.widths.append(len(options))
             self.free.append(free)
-        if options[index] is not CLOCK:
-            return options[index]
+        return self.jump(deadline) if options[index] is CLOCK else options[index]
+
+    def jump(self, deadline):
+        """Let the clock jump."""
         self.steps.append((CLOCK, ""))
+        self.jumped_at = len(self.steps)
         self.clock.now = deadline
-        return None
 
     def give_up(self, deadline):
         """Cancel what waits for ever, shielded or not; let the clock run on for what it still does."""
@@ -167,9 +180,9 @@ def hooked(oracle):
         trio_internals._r, trio_internals._ALLOW_DETERMINISTIC_SCHEDULING = before
 
 
-def consult(program, choices=(), *, clock="explore"):
+def consult(program, choices=(), *, clock="explore", max_steps=10_000):
     """Run a program in plain trio with the schedule of these choices."""
-    oracle = Oracle(choices, explores_clock=clock == "explore")
+    oracle = Oracle(choices, explores_clock=clock == "explore", max_steps=max_steps)
     value = error = None
 
     async def main():

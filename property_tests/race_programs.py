@@ -7,7 +7,7 @@ and what each was told.
 from __future__ import annotations
 
 import contextvars
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 
 import attrs
 import trio
@@ -170,6 +170,10 @@ class Play:
         except* ValueError as group:
             self.log.append((who, "caught", len(group.exceptions)))
 
+    async def swallow(self, who, op):
+        with suppress(BaseException):
+            await self.run(who, op.body)
+
     async def generator(self, who, op):
         async with aclosing(self.generate(who, op)) as values:
             async for value in values:
@@ -208,6 +212,10 @@ class Drawn:
             return (*play.log, *tell(error))
         return tuple(play.log)
 
+    async def failing(self):
+        """Run it, and raise what it raises."""
+        await Play().run("program", self.ops)
+
 
 def tell(error):
     """Return an error as a value that can be compared."""
@@ -232,7 +240,19 @@ SIMPLE = (
     "push",
     "fail",
 )
-AROUND = ("lock", "semaphore", "limiter", "timeout", "scope", "shield", "cleanup", "catch", "mark", "generator")
+AROUND = (
+    "lock",
+    "semaphore",
+    "limiter",
+    "timeout",
+    "scope",
+    "shield",
+    "cleanup",
+    "catch",
+    "swallow",
+    "mark",
+    "generator",
+)
 
 simple = st.one_of(
     st.just(Op("checkpoint")),

@@ -15,7 +15,8 @@ from property_tests.race_driving import run_all, run_traced
 from property_tests.race_oracle import consult, consult_all
 
 SCHEDULES = 12
-STUCK = {"deadlock", "lost wake-up"}
+MOST_STEPS = 400
+STUCK = {"deadlock", "lost wake-up", "livelock"}
 
 
 def place(step):
@@ -32,8 +33,8 @@ def draw_schedules(name):
 
 def compare(program, schedule, clock):
     """Go through a schedule both ways."""
-    plain = consult(program, schedule, clock=clock)
-    execution, steps = run_traced(program, schedule, clock=clock)
+    plain = consult(program, schedule, clock=clock, max_steps=MOST_STEPS)
+    execution, steps = run_traced(program, schedule, clock=clock, max_steps=MOST_STEPS)
     assert (tuple(execution.choices), tuple(execution.widths)) == (plain.choices, plain.widths)
     assert tuple(execution.free) == plain.free
     assert [place(step)[1] for step in steps] == [where for _, where in plain.steps]
