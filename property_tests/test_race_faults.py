@@ -76,7 +76,10 @@ def test_without_a_strike_it_is_the_program_without_faults(drawn, faults):
     plain, _ = run_all(drawn.program, most=MOST)
     struck, _ = run_all(drawn.program, faults=anywhere, most=4 * MOST)
     cheap = {execution.value for execution in plain if execution.cost == 0}
-    assert cheap == {execution.value for execution in struck if execution.cost == 0} or len(struck) == 4 * MOST
+    others = {execution.value for execution in struck if execution.cost == 0}
+    if len(plain) < MOST and len(struck) < 4 * MOST:
+        assert others == cheap
+    event("all" if len(struck) < 4 * MOST else "too many")
 
 
 def fault_values(fault):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import trio
 from trio.lowlevel import checkpoint
 
+from stageflow_actors.errors import InjectedError
 from stageflow_actors.testing import explore
 
 EVERY = 5_000
@@ -85,3 +86,47 @@ def lock_both():
             nursery.start_soon(work, right, left, name="two")
 
     return lock
+
+
+class Ledger:
+    """What tasks have done in the execution that ran last, and in all of them."""
+
+    def __init__(self):
+        self.done = []
+        self.all = []
+
+    def begin(self):
+        self.done = []
+        self.all.append(self.done)
+
+
+async def work(ledger, points=3):
+    """Come to so many points, and note what each gave."""
+    for number in range(points):
+        try:
+            await checkpoint()
+        except InjectedError:
+            ledger.done.append((number, "crashed"))
+        except trio.Cancelled:
+            ledger.done.append((number, "cancelled"))
+            raise
+        else:
+            ledger.done.append((number, trio.current_time()))
+
+
+def working(ledger, points=3):
+    async def worker():
+        await work(ledger, points)
+
+    async def program():
+        ledger.begin()
+        await side_by_side(worker)
+
+    return program
+
+
+async def working_alone():
+    async def worker():
+        await checkpoint()
+
+    await side_by_side(worker)

@@ -173,6 +173,43 @@ def test_the_collector_is_left_as_it_was(is_collecting):
         (gc.enable if before else gc.disable)()
 
 
+@pytest.mark.filterwarnings("ignore:Async generator:ResourceWarning")
+@pytest.mark.parametrize("in_a_cycle", [False, True])
+def test_generators_that_are_left_open_are_closed_outside_of_other_executions(in_a_cycle):
+    """Trio closes them when they are collected: at once, or whenever the collector comes by."""
+    closed = []
+
+    async def program():
+        async def generate():
+            try:
+                yield 1
+                yield 2
+            finally:
+                with trio.CancelScope(shield=True):
+                    await checkpoint()
+                closed.append(None)
+
+        numbers = generate()
+        if in_a_cycle:
+            cycle = [numbers]
+            cycle.append(cycle)
+        async for _ in numbers:
+            break
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(checkpoint)
+            nursery.start_soon(checkpoint)
+
+    before = gc.get_threshold()
+    gc.set_threshold(20)
+    try:
+        report = explore(program, strategy="dfs", max_executions=60)
+    finally:
+        gc.set_threshold(*before)
+    assert report.failure is None
+    assert not report.diverged
+    assert len(closed) == report.executions
+
+
 async def failing_to_start():
     raise ValueError
 

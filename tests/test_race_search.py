@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from itertools import count, pairwise, product
-from math import sqrt
+from itertools import count, pairwise
 
 import pytest
 import trio
 from race_cases import find, lock_both, lose_an_update, side_by_side
 from trio.lowlevel import checkpoint
 
+from property_tests.race_driving import run_choosers
 from stageflow_actors.testing import Cancel, Crash, _simplify, explore, replay
-from stageflow_actors.testing import _search as search
-from stageflow_actors.testing._choosers import Given, Priorities, Resampled, Uniform
-from stageflow_actors.testing._execution import Execution
-from stageflow_actors.testing._search import STRATEGIES, Frontier, Portfolio, Sampled, Systematic, make_search
+from stageflow_actors.testing._search import STRATEGIES
 
 
 def needing(preemptions):
@@ -258,103 +254,83 @@ def test_the_order_of_a_set_of_objects_is_noticed():
     assert report.diverged or not report.complete
 
 
-# The parts by themselves
+def test_where_the_systematic_search_runs_out_the_samplers_go_on():
+    """Of a program that has become smaller, there are no schedules left that are known."""
+    report = explore(changing(two, none), strategy="auto", max_executions=50)
+    assert report.diverged
+    assert report.executions == 50
+    assert not report.complete
 
 
-def test_a_frontier_that_has_lost_schedules_claims_nothing_of_them(monkeypatch):
-    monkeypatch.setattr(search, "_MOST_KEPT", 5)
-    frontier = Frontier(None)
-    systematic = Systematic(frontier)
-    while (chooser := systematic.next()) is not None:
-        choices = [*chooser.choices, *[0] * (4 - len(chooser.choices))]
-        systematic.learn(Execution(choices, [3] * 4, [1] * 4, 4, None))
-    assert not frontier.is_complete
-    assert frontier.bound in (None, 0)
+def test_a_verdict_under_another_schedule_does_not_hide_the_failure():
+    """Made simpler, the program comes to schedules that were not run before; under some its test is skipped."""
+
+    async def program():
+        steps = []
+
+        async def walk(name):
+            for _ in range(3):
+                steps.append(name)
+                await checkpoint()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(walk, "a")
+            nursery.start_soon(walk, "b")
+        if steps[0] == "b":
+            assert steps != list("bbabaa")
+        elif steps != list("aaabbb"):
+            pytest.skip("not today")
+
+    for seed in range(100):
+        chooser = explore_until_skipped(program, seed)
+        if chooser is not None:
+            assert isinstance(chooser.failure.error, AssertionError)
+            return
+    pytest.fail("no seed finds the failure before it is skipped")
 
 
-def test_a_sampler_looks_at_the_default_first_and_knows_how_long_it_is():
-    asked = []
-
-    def make(number, longest):
-        asked.append((number, longest))
-        return Given()
-
-    sampler = Sampled(make)
-    for length in (4, 9, 2):
-        assert isinstance(sampler.next(), Given)
-        sampler.learn(Execution([0] * length, [2] * length, [1] * length, length, None))
-    assert asked == [(2, 4), (3, 9)]
+def explore_until_skipped(program, seed):
+    """Return the report of a random walk; None if it came to a schedule under which the test is skipped."""
+    try:
+        report = explore(program, strategy="random", seed=seed)
+    except pytest.skip.Exception:
+        return None
+    return report
 
 
-def test_the_strategies_make_their_searches():
-    for strategy in ("pct", "pos", "random"):
-        made, frontier = make_search(strategy, 0, 100)
-        assert frontier is None
-        made.next()
-        made.learn(Execution([0], [2], [1], 1, None))
-        assert type(made.next()) is {"pct": Priorities, "pos": Resampled, "random": Uniform}[strategy]
-    assert isinstance(make_search("auto", 0, 100)[0], Portfolio)
-    assert isinstance(make_search("dfs", 0, 100)[0], Systematic)
+class Broken:
+    """A chooser that fails when it is asked the n-th time."""
+
+    def __init__(self, times):
+        self.left = times
+
+    def choose(self, options):
+        self.left -= 1
+        if self.left < 0:
+            raise LookupError("the toolkit's own")
+        return len(options) - 1
 
 
-STEPS = 3
-"""Of each of two tasks."""
+@pytest.mark.parametrize("times", range(5))
+def test_an_error_of_the_toolkits_own_comes_out_as_it_is(times):
+    async def program():
+        async def sleep():
+            await trio.sleep(1)
+
+        async with trio.open_nursery() as nursery:
+            for task in (checkpoint, sleep, checkpoint):
+                nursery.start_soon(task)
+
+    with pytest.raises(LookupError, match="the toolkit's own"):
+        run_choosers(program, [Broken(times)])
 
 
-def draw_order(seed, depth):
-    """Return an order of the steps of two tasks that PCT draws, as names with numbers."""
-    chooser = Priorities(seed, depth=depth, steps=2 * STEPS)
-    left = {1: STEPS, 2: STEPS}
-    order = []
-    while any(left.values()):
-        options = [_Actor(number) for number in left if left[number]]
-        chosen = options[chooser.choose(options)].number if len(options) > 1 else options[0].number
-        order.append((chosen, STEPS - left[chosen]))
-        left[chosen] -= 1
-    return order
+def test_an_error_of_the_toolkits_own_while_nothing_goes_on():
+    async def program():
+        await trio.sleep(1)
 
-
-@pytest.mark.parametrize("depth", [1, 2, 3])
-def test_pct_keeps_its_promise(depth):
-    """Whatever d steps have to come before which others: it happens in at least one of n * k**(d-1) executions."""
-    orders = [draw_order(str(seed), depth) for seed in range(2_000)]
-    places = [{step: at for at, step in enumerate(order)} for order in orders]
-    every = list(product(range(STEPS), range(STEPS)))
-    promised = 1 / (2 * (2 * STEPS) ** (depth - 1))
-    deviation = sqrt(promised / len(orders))
-    for constraints in product(every, repeat=depth):
-        # In turn: a step of the first task before one of the second, one of the second before one of the first.
-        wanted = [
-            ((1, one), (2, other)) if turn % 2 == 0 else ((2, one), (1, other))
-            for turn, (one, other) in enumerate(constraints)
-        ]
-        hits = sum(all(place[one] < place[other] for one, other in wanted) for place in places)
-        if hits or is_possible(wanted):
-            assert hits / len(orders) >= promised - 3 * deviation, wanted
-
-
-def is_possible(wanted):
-    """Return whether some order of the steps meets all constraints."""
-    for places in product(range(2), repeat=2 * STEPS):
-        if sum(places) == STEPS:
-            left = [iter(range(STEPS)), iter(range(STEPS))]
-            order = [(task + 1, next(left[task])) for task in places]
-            if all(order.index(one) < order.index(other) for one, other in wanted):
-                return True
-    return False
-
-
-class _Actor:
-    def __init__(self, number):
-        self.number = number
-        self.name = str(number)
-
-
-def test_samplers_are_fair_enough():
-    """No option of three is chosen first more than three times as often as another."""
-    for make in (Uniform, Resampled, lambda seed: Priorities(seed, depth=2, steps=10)):
-        firsts = Counter(make(str(seed)).choose([_Actor(number) for number in (1, 2, 3)]) for seed in range(600))
-        assert max(firsts.values()) < 3 * min(firsts.values())
+    with pytest.raises(LookupError, match="the toolkit's own"):
+        run_choosers(program, [Broken(0)], faults=[Cancel()])
 
 
 @pytest.mark.parametrize("faults", [(Crash("walker"),), (Cancel(),)])

@@ -121,8 +121,9 @@ def test_a_failure_tells_it_too():
     assert "not controlled: a thread: " in str(failure)
 
 
-def test_the_same_choices_lead_to_the_same_execution_although_a_thread_runs():
-    """A choice waits for the thread to report, so it decides nothing."""
+def test_the_same_choices_lead_to_the_same_execution_although_a_thread_runs(monkeypatch):
+    """A choice waits for the thread to report, so it decides nothing; here for as long as a busy machine may need."""
+    monkeypatch.setattr(_outside, "_BEFORE_CHOICE", 10.0)
 
     async def program():
         async def work():
@@ -217,6 +218,21 @@ def test_abandoned_threads_do_not_hold_the_program():
         release.set()
 
 
+def test_a_thread_of_the_programs_own_is_heard_while_somebody_goes_on():
+    """It is not waited for, as nothing tells of it; but what it calls back comes."""
+
+    async def program():
+        heard = []
+        token = trio.lowlevel.current_trio_token()
+        thread = threading.Thread(target=token.run_sync_soon, args=(heard.append, None))
+        thread.start()
+        while not heard:
+            await checkpoint()
+        thread.join()
+
+    assert explore(program, max_executions=3, max_steps=10_000_000).failure is None
+
+
 # Callbacks and system tasks are controlled
 
 
@@ -295,8 +311,9 @@ def test_what_crashes_trio_is_a_failure_of_the_program(way):
     assert failure.reproduced
 
 
-def test_a_task_that_is_rescheduled_twice_is_a_failure():
-    """Trio would stop whoever does it with an AssertionError, if the task had not gone on in between."""
+@pytest.mark.parametrize("steps", [0, 1, 50])
+def test_a_task_that_is_rescheduled_twice_is_a_failure(steps):
+    """Trio stops whoever does it with an AssertionError, if the task has not gone on in between."""
 
     async def program():
         sleepers = []
@@ -308,13 +325,16 @@ def test_a_task_that_is_rescheduled_twice_is_a_failure():
         async with trio.open_nursery() as nursery:
             nursery.start_soon(sleep)
             await trio.testing.wait_all_tasks_blocked()
-            for _ in range(2):
-                trio.lowlevel.reschedule(sleepers[0])
+            trio.lowlevel.reschedule(sleepers[0])
+            for _ in range(steps):
                 await checkpoint()
+            trio.lowlevel.reschedule(sleepers[0])
 
     failure = find(program)
     assert failure.kind == "exception"
     assert find_leaf(failure.error, AssertionError)
+    assert failure.reproduced
+    assert failure.preemptions == 0
 
 
 def find_leaf(error, kind):

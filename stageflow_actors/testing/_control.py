@@ -201,8 +201,6 @@ class Controller:
                 gc.enable()
         if self.is_spoiled:
             nursery.cancel_scope.cancel()
-        if self.broken is not None:
-            raise self.broken
         return self.conclude()
 
     def conclude(self, left: BaseException | None = None) -> Execution:
@@ -316,11 +314,13 @@ class Controller:
         cell = self.granted
         if cell is None or cell.task is not task or not self.is_active or cell.state is State.PARKED:
             return
+        current = None
         try:
             self.granted = None
-            self._pick(self._take_back(cell))
+            current = self._take_back(cell)
+            self._pick(current)
         except BaseException as error:
-            self._break(error)
+            self._break(error, current)
 
     def _take_back(self, cell: Cell) -> Cell | None:
         """Return the one that has just made a step if it can go on all the same: it is cancelled, or woke itself."""
@@ -329,11 +329,22 @@ class Controller:
         self._fresh.remove(cell)
         return cell
 
-    def _break(self, error: BaseException) -> None:
-        """Give up control after an error of our own, so that the run ends and the error is told."""
+    def _break(self, error: BaseException, current: Cell | None = None) -> None:
+        """End the execution in order after an error of our own, or of what was given to us, so that it is told.
+
+        Args:
+            error: What was raised.
+            current: The task that made the last step, where it could go on.
+        """
+        if self.broken is not None:  # not even the end goes well
+            self.is_spoiled = True
+            self._finish()
+            return
         self.broken = error
-        self.is_spoiled = True
-        self._finish()
+        self.granted = None
+        if current is not None and current not in self._ready:
+            self._unsettled = current
+        self._drain()
 
     # What cells tell
 
@@ -343,10 +354,16 @@ class Controller:
             self.uncontrolled.add(f"{cell.wait.value}: {locate(cell.inner) or cell.name}")
         if self.is_active:
             cell.since = self.steps
-            if self._injection is not None:
-                self._injection.come(cell)
-            if self.recorder is not None:
-                self.recorder.stop(cell, self.steps)
+            try:
+                self._tell_stop(cell)
+            except BaseException as error:
+                self._break(error)
+
+    def _tell_stop(self, cell: Cell) -> None:
+        if self._injection is not None:
+            self._injection.come(cell)
+        if self.recorder is not None:
+            self.recorder.stop(cell, self.steps)
 
     def leave(self, cell: Cell, error: BaseException) -> None:
         """Note that a task has ended."""
@@ -371,17 +388,14 @@ class Controller:
         """Return whether a cell that only lets others go first may go on at once; else somebody else is granted."""
         try:
             cell.since = cell.ready_since = self.steps
-            if self._injection is not None:
-                self._injection.come(cell)
-            if self.recorder is not None:
-                self.recorder.stop(cell, self.steps)
+            if self._injection is not None or self.recorder is not None:
+                self._tell_stop(cell)
             self.granted = None
             self._in_place = cell
             return self._pick(cell) is cell
         except BaseException as error:
-            cell.state = State.RUNNING
-            self._break(error)
-            return True
+            self._break(error, cell)
+            return not self.is_active
         finally:
             self._in_place = None
 

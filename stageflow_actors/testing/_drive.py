@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import sys
+import traceback
 from typing import TYPE_CHECKING, Final, TypeAlias, final
 
 import attrs
@@ -17,7 +19,7 @@ from ._interrupts import Interrupts
 from ._trace import iterate_leaves
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator
 
     from ._execution import Execution
     from ._faults import Fault
@@ -58,6 +60,7 @@ def drive(world: World, search: Search, *, recorder: Recorder | None = None) -> 
         try:
             while not session.is_over:
                 session.run()
+                session.tidy()
         finally:
             _LOGGER.removeFilter(_refuse)
     if interrupts.is_noted:
@@ -77,6 +80,7 @@ class _Session:
         self._world = world
         self._search = search
         self._recorder = recorder
+        self._wreck: BaseException | None = None
         self.is_over = False
         self._is_running = False
         self.interrupt: BaseException | None = None
@@ -97,12 +101,33 @@ class _Session:
             trio.run(self._run_executions, controller, clock=clock, instruments=[Hooks(controller)])
         except BaseException as error:
             is_broken = controller.is_spoiled or isinstance(error, trio.TrioInternalError)
-            if not self._is_running or not is_broken or controller.is_stopped:
+            if not controller.is_stopped and not (self._is_running and is_broken):
                 raise
+            self._wreck = error
             if not _is_ours(error):
                 left = error  # the program has broken trio's rules, and so its run
-        if self._is_running and not self._interrupts.is_noted:
+        if controller.is_stopped:
+            self.is_over = True
+            self.interrupt = controller.broken
+        elif self._is_running:
             self._take(controller.conclude(left))
+
+    def tidy(self) -> None:
+        """Let go of a run of trio that broke off.
+
+        Its tasks were not ended, and complain when they are collected: in somebody else's test, if not here and now.
+        """
+        wreck, self._wreck = self._wreck, None
+        if wreck is None:
+            return
+        for error in _iterate_chain(wreck):
+            traceback.clear_frames(error.__traceback__)
+        hook = sys.unraisablehook
+        sys.unraisablehook = lambda _unraisable: None
+        try:
+            gc.collect()
+        finally:
+            sys.unraisablehook = hook
 
     async def _run_executions(self, controller: Controller) -> None:
         await trio.lowlevel.checkpoint()  # after which trio's own tasks wait
@@ -117,8 +142,7 @@ class _Session:
                 injection = Injection(world.faults) if world.faults else None
                 self._is_running = True
                 execution = await controller.execute(nursery, world.program, chooser, injection)
-                if self._interrupts.is_noted:
-                    self.is_over = True
+                if controller.is_stopped:
                     return
                 if not controller.is_spoiled:  # else it is known what came of it when the run of trio has ended
                     self._take(execution)
@@ -131,6 +155,19 @@ class _Session:
                 self.is_over = True
                 return
         self._search.learn(execution)
+
+
+def _iterate_chain(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error, what it came from, and what is in them."""
+    open_ones, seen = [error], set[int]()
+    while open_ones:
+        found = open_ones.pop()
+        if found is not None and id(found) not in seen:
+            seen.add(id(found))
+            yield found
+            open_ones += [found.__cause__, found.__context__]
+            if isinstance(found, BaseExceptionGroup):
+                open_ones += found.exceptions
 
 
 def _is_ours(error: BaseException) -> bool:
