@@ -52,6 +52,9 @@ CLOCK_PATIENCE: Final = 1000
 _DRAIN_STEPS: Final = 5_000
 """Steps for what is left of an execution after its end, or after a failure, to end by itself."""
 
+_SETTLING: Final = 100
+"""Passes of the loop for what trio does between two executions."""
+
 _FORCED: Final = 20
 """How often everything that waits is made to raise, before it is dropped."""
 
@@ -176,22 +179,11 @@ class Controller:
         All of it has ended when this returns, also where the user has interrupted it, unless `is_spoiled`: then the
         nursery is cancelled, and nothing more may run in this run of trio.
         """
-        self._reset(chooser, injection)
-        self.outside.begin()
-        self._clock.now = 0.0
-        self._fresh.extend(cell for cell in self._system if cell.state is State.SCHEDULED)
-        for cell in self._system:
-            cell.ready_since = cell.since = 0
-        if self.recorder is not None:
-            self.recorder.begin(self)
-        self._scope = trio.CancelScope()
-        self._outcome: outcome.Outcome[object] = outcome.Value(None)
-        driver = trio.lowlevel.current_task()
-        self._driver: Task | None = driver
         is_collecting = gc.isenabled()
         gc.disable()  # what is collected when must not decide anything; between executions there is time for it
         try:
-            self.is_active = True
+            await self._settle()
+            self._begin(chooser, injection)
             nursery.start_soon(self._run, program, name=get_name(program))
             self._root = self.cells[0]
             self._pick(None)
@@ -202,6 +194,28 @@ class Controller:
         if self.is_spoiled:
             nursery.cancel_scope.cancel()
         return self.conclude()
+
+    async def _settle(self) -> None:
+        """Let trio close asynchronous generators that were collected: it does so in tasks of its own."""
+        for _ in range(_SETTLING):
+            if not self._count_callbacks() and len(self._system) == 1:
+                break
+            await trio.lowlevel.checkpoint()
+
+    def _begin(self, chooser: Chooser, injection: Injection | None) -> None:
+        """Take control, for one execution."""
+        self._reset(chooser, injection)
+        self.outside.begin()
+        self._clock.now = 0.0
+        self._fresh.extend(cell for cell in self._system if cell.state is State.SCHEDULED)
+        for cell in self._system:
+            cell.ready_since = cell.since = 0
+        if self.recorder is not None:
+            self.recorder.begin(self)
+        self._scope = trio.CancelScope()
+        self._outcome: outcome.Outcome[object] = outcome.Value(None)
+        self._driver: Task | None = trio.lowlevel.current_task()
+        self.is_active = True
 
     def conclude(self, left: BaseException | None = None) -> Execution:
         """Return what came of the execution.
