@@ -226,9 +226,10 @@ class _Races:
         if explored:
             executions = sum(properties[_EXECUTIONS] for properties in explored)
             complete = sum(properties[_COMPLETE] for properties in explored)
-            tests = f"{len(explored):,} test{'s' if len(explored) > 1 else ''}"
-            schedules = f"{executions:,} schedule{'s' if executions > 1 else ''}"
-            terminalreporter.write_line(f"race tests: {tests}, {schedules} explored, {complete:,} complete")
+            from stageflow_actors._validation import count
+
+            told = f"{count(len(explored), 'test')}, {count(executions, 'schedule')} explored, {complete:,} complete"
+            terminalreporter.write_line(f"race tests: {told}")
 
 
 def _locate(item: pytest.Item) -> str:
@@ -257,6 +258,8 @@ def _sum_up(orders: Orders) -> dict[str, Any]:
     reports = orders.reports
     if not reports:
         return {}
+    from stageflow_actors._validation import count
+
     executions = sum(report.executions for report in reports)
     complete = sum(report.complete for report in reports)
     if len(reports) > 1:
@@ -264,7 +267,7 @@ def _sum_up(orders: Orders) -> dict[str, Any]:
     elif reports[0].failure is None:
         coverage = str(reports[0]).removeprefix(f"{reports[0].program}: ")
     else:
-        coverage = f"fails, found in {executions:,} execution{'s' if executions > 1 else ''}"
+        coverage = f"fails, found in {count(executions, 'execution')}"
     return {_EXECUTIONS: executions, _COMPLETE: complete == len(reports), _COVERAGE: coverage}
 
 

@@ -51,9 +51,6 @@ _UNDEAD: Final[list[object]] = []
 """Coroutines that went on whatever was raised in them. To collect one would run it again, inside another trio run."""
 
 
-_IN_PLACE: Final = 32
-"""Every so many checkpoints at which a task goes on there is a pass of trio's loop, which hears interrupts."""
-
 _COUNTS_POINTS: Final = hasattr(Task, "_schedule_points")
 
 
@@ -97,13 +94,11 @@ class Cell:
         "_after",
         "_body",
         "_controller",
-        "_in_place",
         "detour",
         "inner",
         "is_system",
         "name",
         "number",
-        "points",
         "ready_since",
         "since",
         "state",
@@ -118,8 +113,6 @@ class Cell:
         self.inner: Coroutine[Any, Any, Any] = task.coro
         self._body: Coroutine[Any, Any, Any] = self.inner
         """What is driven: the coroutine, except on a detour."""
-        self._in_place = 0
-        """At how many checkpoints it has gone on without a pass of trio's loop, which costs more than the step."""
         self._after: Any = None
         """The outcome with which the coroutine goes on after a detour."""
         self.number = number
@@ -134,8 +127,6 @@ class Cell:
         """The step after which it has been where it is."""
         self.ready_since = 0
         """The step after which it could have gone on."""
-        self.points = 0
-        """How many points for faults it has come to."""
         self.detour: Detour | None = None
         """What a fault does at its next step."""
 
@@ -171,13 +162,13 @@ class Cell:
                 self._block(trap)
                 return trap
             self.state = State.PARKED
-            if controller.is_active and not controller.go_on(self):
-                self.value = NOTHING
-                return GATE
-            self._in_place += 1
-            if self._in_place % _IN_PLACE == 0 or not controller.is_active:
+            if not controller.is_active:
                 self.value = NOTHING
                 return CHECKPOINT
+            if not controller.go_on(self):
+                self.value = NOTHING
+                return GATE
+            # It goes on without a pass of trio's loop, which would cost more than the step.
             if _COUNTS_POINTS:
                 self.task._schedule_points += 1  # noqa: SLF001 (what `trio.testing.assert_checkpoints` reads)
             value = NOTHING
@@ -186,10 +177,6 @@ class Cell:
         """Raise an error in the coroutine: what trio does with one that asks for what it does not know."""
         __tracebackhide__ = True
         return self.send(Thrown(error))
-
-    def close(self) -> None:
-        """Close the coroutine."""
-        self.inner.close()
 
     def _block(self, trap: Any) -> None:
         controller = self._controller
@@ -231,5 +218,5 @@ class Cell:
         return after if isinstance(error, StopIteration) else outcome.Error(error)
 
     def __getattr__(self, name: str) -> Any:
-        """Return what trio and its tools read of a coroutine: `cr_frame`, `cr_await`, `cr_suspended`."""
+        """Return what trio and its tools want of a coroutine: `cr_frame`, `cr_await`, `cr_suspended`, `close`."""
         return getattr(self.inner, name)

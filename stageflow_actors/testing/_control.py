@@ -25,13 +25,13 @@ from trio.lowlevel import reschedule
 
 from ._cell import Abandoned, Cell, State
 from ._choosers import Given
-from ._diagnosis import EXCEPTION, LIVELOCK, Waiting, diagnose
+from ._diagnosis import EXCEPTION, LIVELOCK, diagnose
 from ._execution import Execution, Raw
 from ._frames import IN_CHILDREN, IN_IO, IN_THREAD, get_name, locate
 from ._injection import AGAIN, Injection, Strike
 from ._outside import Outside
 from ._probe import make_probes
-from ._trace import iterate_leaves
+from ._trace import iterate_leaves, unwrap_lone
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -223,11 +223,8 @@ class Controller:
         Args:
             left: What came out beside the program's own outcome.
         """
-        if left is not None:
-            while isinstance(left, BaseExceptionGroup) and len(left.exceptions) == 1:
-                left = left.exceptions[0]
-            if self.failure is None or _is_cancelled(self.failure.error):
-                self.failure = Raw(EXCEPTION, left, step=self.steps)
+        if left is not None and (self.failure is None or _is_cancelled(self.failure.error)):
+            self.failure = Raw(EXCEPTION, unwrap_lone(left), step=self.steps)
         return Execution(
             self._choices,
             self._widths,
@@ -377,7 +374,7 @@ class Controller:
         if self._injection is not None:
             self._injection.come(cell)
         if self.recorder is not None:
-            self.recorder.stop(cell, self.steps)
+            self.recorder.stop(cell)
 
     def leave(self, cell: Cell, error: BaseException) -> None:
         """Note that a task has ended."""
@@ -416,8 +413,7 @@ class Controller:
     def _conclude(self) -> None:
         """Judge how the program ended."""
         if self._phase is Phase.EXPLORE:
-            self._phase = Phase.DRAIN
-            self._drain_until = self.steps + _DRAIN_STEPS
+            self._enter_phase(Phase.DRAIN)
             if isinstance(self._outcome, outcome.Error):
                 self.failure = Raw(EXCEPTION, self._outcome.error, step=self.steps)
 
@@ -429,8 +425,7 @@ class Controller:
         Args:
             current: The task that made the last step, where it could go on.
         """
-        if self._interrupts.is_noted and self._phase is Phase.EXPLORE:
-            self._drain()
+        self._hear_interrupt()
         self._take_fresh()
         if current is None:
             current, self._unsettled = self._unsettled, None
@@ -446,6 +441,10 @@ class Controller:
         if current is not None and chosen is not current:
             self._ready.append(current)
         return None if chosen is None else self._grant(chosen, current)
+
+    def _hear_interrupt(self) -> None:
+        if self._interrupts.is_noted and self._phase is Phase.EXPLORE:
+            self._drain()
 
     def _take_fresh(self) -> None:
         if self._fresh:
@@ -517,7 +516,7 @@ class Controller:
         if self.steps > self._drain_until:
             if self._phase is Phase.FORCE:
                 self.drops = True
-            self._force()
+            self._enter_phase(Phase.FORCE)
         if current is not None and not (ready and self.steps - ready[0].ready_since > PATIENCE):
             return self._grant(current, current)
         if current is not None:
@@ -567,8 +566,7 @@ class Controller:
             return 0.0
 
     def _consider(self, deadline: float) -> float:
-        if self._interrupts.is_noted and self._phase is Phase.EXPLORE:
-            self._drain()
+        self._hear_interrupt()
         is_ready = bool(self._fresh or self._ready or self._unsettled)
         if self._phase is not Phase.FORCE or is_ready:
             patience = self.outside.get_patience(deadline, is_ready=is_ready)
@@ -582,19 +580,18 @@ class Controller:
 
     def _go_without(self, deadline: float) -> None:
         """Go on although no task can: by the clock or a fault, or by ending it."""
-        if self._live == 0 or (self._phase is Phase.DRAIN and self._is_root_done() and deadline == inf):
+        if self._live == 0:
             self._finish()
+        elif self._phase is Phase.EXPLORE:
+            self._rest(deadline)
         elif self._phase is Phase.FORCE:
             self._raise_everywhere()
-        elif self._phase is Phase.DRAIN:
-            if deadline < inf:
-                self._jump(deadline)
-            elif self._is_root_done():
-                self._finish()
-            else:
-                self._force()
+        elif deadline < inf:
+            self._jump(deadline)
+        elif self._root is not None and self._root.state is State.DONE:
+            self._finish()
         else:
-            self._rest(deadline)
+            self._enter_phase(Phase.FORCE)
 
     def _rest(self, deadline: float) -> None:
         """Let the clock jump to the deadline or, where there is none, note that nothing can go on; or strike."""
@@ -613,8 +610,7 @@ class Controller:
         elif deadline < inf:
             self._jump(deadline)
         else:
-            diagnosis = diagnose(self.cells)
-            self._fail(diagnosis.kind, diagnosis.tasks)
+            self._fail()
 
     def cancel(self) -> None:
         """Cancel the program from outside."""
@@ -631,27 +627,23 @@ class Controller:
         """What the program has raised."""
         return self._outcome.error if isinstance(self._outcome, outcome.Error) else None
 
-    def _is_root_done(self) -> bool:
-        return self._root is not None and self._root.state is State.DONE
-
     # Failing, and ending what does not end
 
-    def _fail(self, kind: str, waiting: tuple[Waiting, ...] | None = None) -> None:
-        if waiting is None:
-            waiting = diagnose(self.cells).tasks
-        self.failure = Raw(kind, None, waiting, self.steps)
+    def _fail(self, kind: str | None = None) -> None:
+        """Note a failure that is no exception: of this kind, or of what is found out about who waits for what."""
+        diagnosis = diagnose(self.cells)
+        self.failure = Raw(kind or diagnosis.kind, None, diagnosis.tasks, self.steps)
         self._drain()
 
     def _drain(self) -> None:
         """Cancel the program, and let it end in the default order."""
-        self._phase = Phase.DRAIN
-        self._drain_until = self.steps + _DRAIN_STEPS
+        self._enter_phase(Phase.DRAIN)
         self.recorder = None
         self._injection = None
         self._scope.cancel()
 
-    def _force(self) -> None:
-        self._phase = Phase.FORCE
+    def _enter_phase(self, phase: Phase) -> None:
+        self._phase = phase
         self._drain_until = self.steps + _DRAIN_STEPS
 
     def _raise_everywhere(self) -> None:

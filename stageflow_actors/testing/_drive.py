@@ -178,13 +178,13 @@ def _is_ours(error: BaseException) -> bool:
 
 def find_interrupt(error: BaseException | None) -> BaseException | None:
     """Return what is not for the toolkit to judge, such as an interrupt or a skipped test; None for a failure."""
-    if isinstance(error, BaseExceptionGroup):
-        return next((found for found in map(find_interrupt, error.exceptions) if found is not None), None)
-    if error is None or isinstance(error, (trio.Cancelled, GeneratorExit)):
-        return None
-    if isinstance(error, _list_verdicts()):
-        return error
-    return None if isinstance(error, Exception) or _is_failed_test(error) else error
+    return None if error is None else next(filter(_is_verdict, iterate_leaves(error)), None)
+
+
+def _is_verdict(error: BaseException) -> bool:
+    if isinstance(error, (trio.Cancelled, GeneratorExit)):
+        return False
+    return isinstance(error, _list_verdicts()) or not (isinstance(error, Exception) or _is_failed_test(error))
 
 
 def _list_verdicts() -> tuple[type[BaseException], ...]:

@@ -75,9 +75,7 @@ def explore(
         RuntimeError: It was called inside trio.
         BaseException: What the program raised that is no `Exception`: an interrupt, a skipped test.
     """
-    require_count("max_executions", max_executions)
-    require_count("seed", seed, least=0)
-    require_one_of("strategy", strategy, STRATEGIES)
+    require_search(max_executions, strategy, seed)
     world = make_world(program, faults, clock, max_steps)
     return hunt_down(world, max_executions=max_executions, strategy=strategy, seed=seed)
 
@@ -167,9 +165,7 @@ def replay(
 def make_world(program: Program, faults: Iterable[Fault], clock: str, max_steps: int) -> World:
     """Check what all executions have in common."""
     _require_program(program)
-    require_one_of("clock", clock, CLOCKS)
-    require_count("max_steps", max_steps)
-    plan = require_faults(faults)
+    plan = require_conditions(faults, clock, max_steps)
     require_control()
     if trio.lowlevel.in_trio_run():
         message = "the race toolkit starts trio itself, and trio is running here; call it from a plain def"
@@ -177,13 +173,27 @@ def make_world(program: Program, faults: Iterable[Fault], clock: str, max_steps:
     return World(program, plan, clock == "explore", max_steps)
 
 
+def require_search(max_executions: int, strategy: str, seed: int) -> None:
+    """Refuse options that no search can have."""
+    require_count("max_executions", max_executions)
+    require_count("seed", seed, least=0)
+    require_one_of("strategy", strategy, STRATEGIES)
+
+
+def require_conditions(faults: Iterable[Fault], clock: str, max_steps: int) -> tuple[Fault, ...]:
+    """Refuse conditions under which no execution can be; return the fault plan."""
+    require_one_of("clock", clock, CLOCKS)
+    require_count("max_steps", max_steps)
+    return require_faults(faults)
+
+
 def record(world: World, chooser: Chooser) -> tuple[Execution, Recorder]:
     """Run one execution with its trace."""
     recorder = Recorder()
-    hunt = Hunt(Once(chooser), 1)
-    drive(world, hunt, recorder=recorder)
-    assert hunt.last is not None
-    return hunt.last, recorder
+    once = Once(chooser)
+    drive(world, once, recorder=recorder)
+    assert once.execution is not None
+    return once.execution, recorder
 
 
 def _require_program(program: object) -> None:

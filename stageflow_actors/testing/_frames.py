@@ -87,6 +87,11 @@ def is_of(frame: FrameType, package: str) -> bool:
     return bool(name == package or name.startswith(package + "."))
 
 
+def is_own(frame: FrameType) -> bool:
+    """Return whether a frame is of code of this library."""
+    return is_of(frame, _OWN)
+
+
 def is_foreign(frame: FrameType) -> bool:
     """Return whether a frame is nobody's: trio's, an adapter's beneath it, or the one that calls the program."""
     name = frame.f_globals.get("__name__", "")
@@ -102,7 +107,7 @@ def split(coroutine: Any) -> tuple[FrameType | None, list[FrameType]]:
     user = [index for index, frame in enumerate(frames) if not is_foreign(frame)]
     if not user:
         return None, frames
-    own = [index for index in user if not is_of(frames[index], _OWN)]
+    own = [index for index in user if not is_own(frames[index])]
     index = own[-1] if own else user[-1]
     return frames[index], frames[index + 1 :]
 

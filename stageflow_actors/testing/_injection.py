@@ -10,7 +10,7 @@ import trio
 
 from ._cell import Cell
 from ._faults import ANY, Cancel, ClockJump, Crash, Delay, make_error
-from ._frames import is_of, split
+from ._frames import is_of, is_own, split
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from ._control import Controller
     from ._faults import Fault
 
-_OWN: Final = __name__.partition(".")[0]
 _POINTS: Final = {"checkpoint", "sleep", "sleep_until", "sleep_forever", "to_thread_run_sync"}
 _POINT_MODULES: Final = (
     "trio._socket",
@@ -38,7 +37,7 @@ def is_point(cell: Cell) -> bool:
     A lock, a channel or an event raises nothing of itself; a fault there would make states that cannot be.
     """
     frame, called = split(cell.inner)
-    if frame is None or is_of(frame, _OWN):
+    if frame is None or is_own(frame):
         return False
     first = next((other for other in called if is_of(other, "trio")), None)
     if first is None:
@@ -102,7 +101,6 @@ class Injection:
     """A fault plan in one execution: each of its faults strikes once at most."""
 
     def __init__(self, faults: Sequence[Fault]) -> None:
-        self._faults = faults
         self._open = dict(enumerate(faults))
         """The faults that have not struck, by their index."""
         self._counts = [0] * len(faults)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeAlias, final, overl
 import attrs
 import trio
 
-from stageflow_actors._validation import refuse, require_count, require_one_of
+from stageflow_actors._validation import refuse
 from stageflow_actors.errors import RaceError, ReplayError, StageflowError
 
 from ._examples import (
@@ -22,11 +22,9 @@ from ._examples import (
     is_in_example,
     is_to_shrink,
 )
-from ._explore import CLOCKS, MAX_EXECUTIONS, hunt_down, make_world, replay
-from ._faults import require_faults
+from ._explore import MAX_EXECUTIONS, hunt_down, make_world, replay, require_conditions, require_search
 from ._frames import get_name
 from ._report import raise_failure
-from ._search import STRATEGIES
 from ._simplify import MAX_STEPS
 
 if TYPE_CHECKING:
@@ -128,12 +126,9 @@ def race_test(
     Raises:
         PipelineValidationError: An option that cannot be; or what is decorated is no async function. Nothing has run.
     """
-    require_count("max_executions", MAX_EXECUTIONS if max_executions is None else max_executions)
-    require_count("seed", seed, least=0)
-    require_count("max_steps", max_steps)
-    require_one_of("strategy", strategy, STRATEGIES)
-    require_one_of("clock", clock, CLOCKS)
-    options = _Options(max_executions, strategy, seed, require_faults(faults), clock, max_steps)
+    require_search(MAX_EXECUTIONS if max_executions is None else max_executions, strategy, seed)
+    plan = require_conditions(faults, clock, max_steps)
+    options = _Options(max_executions, strategy, seed, plan, clock, max_steps)
     return options.decorate if test is None else options.decorate(test)
 
 

@@ -10,7 +10,7 @@ import attrs
 from stageflow_actors._validation import count
 from stageflow_actors.errors import RaceError
 
-from ._trace import tell_error
+from ._trace import tell_error, unwrap_lone
 
 if TYPE_CHECKING:
     from ._diagnosis import Waiting
@@ -105,17 +105,15 @@ class RaceFailure:
 
     def _tell_cost(self) -> str:
         parts = [
-            count(number, one)
-            for number, one in (
+            count(number, *words)
+            for number, *words in (
                 (self.preemptions, "preemption"),
-                (self.jumps, "early jump of the clock"),
+                (self.jumps, "early jump of the clock", "early jumps of the clock"),
                 (self.faults, "fault"),
             )
             if number
         ]
-        told = (" and ".join(parts) if parts else "without a preemption").replace(
-            "jump of the clocks", "jumps of the clock"
-        )
+        told = " and ".join(parts) or "without a preemption"
         if not self.cost or self.minimal is None:
             return told
         return f"{told}; {'none fails with fewer' if self.minimal else 'fewer may do'}"
@@ -186,9 +184,7 @@ def raise_failure(failure: RaceFailure, report: Report | None) -> NoReturn:
     """Raise the error of a failure."""
     __tracebackhide__ = True
     text = str(failure if report is None else report)
-    error = failure.error
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]  # what a nursery makes of a child's error; the error itself shows its source
+    error = None if failure.error is None else unwrap_lone(failure.error)  # which shows its source, unlike a group
     if error is not None and error.__traceback__ is None:
         error = None  # the toolkit has made it, and its text stands above
     raise RaceError(text, failure=failure, report=report) from error

@@ -13,6 +13,8 @@ from ._search import Frontier, Systematic
 from ._trace import Recorder, iterate_leaves
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ._choosers import Chooser
     from ._execution import Execution
     from ._search import Search
@@ -30,6 +32,8 @@ class Once:
 
     def __init__(self, chooser: Chooser) -> None:
         self._chooser: Chooser | None = chooser
+        self.execution: Execution | None = None
+        """What came of it."""
 
     def next(self) -> Chooser | None:
         """Return its chooser, once."""
@@ -37,7 +41,8 @@ class Once:
         return chooser
 
     def learn(self, execution: Execution) -> None:
-        """Learn nothing."""
+        """Hear what came of it."""
+        self.execution = execution
 
 
 @final
@@ -49,7 +54,6 @@ class Hunt:
         self._most = most
         self.executions = 0
         self.found: Execution | None = None
-        self.last: Execution | None = None
         self.uncontrolled: set[str] = set()
         self.is_hurried = False
         """Whether some schedules were out of reach, for nobody is kept waiting for ever."""
@@ -68,7 +72,6 @@ class Hunt:
     def learn(self, execution: Execution) -> None:
         """Hear what came of it."""
         self.executions += 1
-        self.last = execution
         self.uncontrolled |= execution.uncontrolled
         self.is_hurried = self.is_hurried or execution.hurried
         if execution.failure is not None:
@@ -93,18 +96,24 @@ def simplify(world: World, found: Execution, frontier: Frontier) -> tuple[RaceFa
         best = hunt.found
     minimal = not best.cost or frontier.covers(best.cost - 1)
     best, more = _straighten(world, best, SIMPLIFYING - spent)
-    hunt, recorder = Hunt(Once(Given(best.choices)), 1), Recorder()
-    _try(world, hunt, recorder)
-    again = hunt.found
+    recorder = Recorder()
+    again = _run_again(world, best.choices, recorder)
     if again is not None and get_signature(again) == get_signature(best):
         return make_failure(world, again, recorder, minimal=minimal, reproduced=True), spent + more
     return make_failure(world, best, recorder, minimal=False, reproduced=False), spent + more
 
 
-def _try(world: World, hunt: Hunt, recorder: Recorder | None = None) -> None:
+def _run_again(world: World, choices: Sequence[int], recorder: Recorder | None = None) -> Execution | None:
+    """Return what came of these choices if they fail."""
+    once = Once(Given(choices))
+    _try(world, once, recorder)
+    return None if once.execution is None or once.execution.failure is None else once.execution
+
+
+def _try(world: World, search: Search, recorder: Recorder | None = None) -> None:
     """Run what may end without a result: a test that is skipped under some schedules fails under another."""
     try:
-        drive(world, hunt, recorder=recorder)
+        drive(world, search, recorder=recorder)
     except KeyboardInterrupt:
         raise
     except BaseException as verdict:
@@ -120,10 +129,8 @@ def _straighten(world: World, best: Execution, most: int) -> tuple[Execution, in
         at -= 1
         if at >= len(best.choices) or not best.choices[at]:
             continue
-        hunt = Hunt(Once(Given([*best.choices[:at], 0, *best.choices[at + 1 :]])), 1)
-        _try(world, hunt)
+        other = _run_again(world, [*best.choices[:at], 0, *best.choices[at + 1 :]])
         spent += 1
-        other = hunt.found
         if other is not None and other.cost <= best.cost and get_signature(other) == get_signature(best):
             best = other
     return best, spent

@@ -75,31 +75,29 @@ class Recorder:
 
     def choose(self, options: Sequence[Option], index: int, free: int) -> None:
         """Note what was chosen; the step that follows tells it."""
-        assert self._controller is not None
-        chosen = options[index]
-        if index >= free:
-            if isinstance(chosen, Cell):
-                self.preemptions += 1
-            elif isinstance(chosen, Strike):
-                self.faults += 1
-            else:
-                self.jumps += 1
-        first = options[0]
-        is_struck = isinstance(chosen, Strike)
-        preempted = first.name if index >= free and isinstance(first, Cell) and not is_struck else ""
-        self._pending = (preempted, repr(chosen.fault) if isinstance(chosen, Strike) else "", index)
-        if isinstance(chosen, Strike) and chosen.cell is None:
-            self._add(chosen.name, "strikes", "", "")
+        first, chosen = options[0], options[index]
+        costs = index >= free
+        if isinstance(chosen, Strike):
+            self.faults += costs
+            self._pending = ("", repr(chosen.fault), index)
+            if chosen.cell is None:
+                self.note(chosen.name)
+            return
+        if isinstance(chosen, Cell):
+            self.preemptions += costs
+        else:
+            self.jumps += costs
+        self._pending = (first.name if costs and isinstance(first, Cell) else "", "", index)
 
     def note(self, fault: str) -> None:
-        """Note a fault that strikes at a step that was given."""
+        """Note a fault that strikes the program, and no task of it."""
         self._add(fault, "strikes", "", "")
 
     def jump(self, before: float, after: float) -> None:
         """Note a jump of the clock."""
         self._add("the clock", f"jumps from {before:g} s to {after:g} s", "", "")
 
-    def stop(self, cell: Cell, _step: int) -> None:
+    def stop(self, cell: Cell) -> None:
         """Note what a task awaits now."""
         place = locate(cell.inner)
         if place is None:
@@ -138,6 +136,13 @@ def tell_error(error: BaseException) -> str:
     leaves = list(iterate_leaves(error))
     more = f" and {len(leaves) - 1} more" if len(leaves) > 1 else ""
     return describe(leaves[0]) + more
+
+
+def unwrap_lone(error: BaseException) -> BaseException:
+    """Return the only exception that is in a group: what a nursery makes of a child's error."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
 
 
 def iterate_leaves(error: BaseException) -> Iterator[BaseException]:
