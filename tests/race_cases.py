@@ -50,6 +50,17 @@ async def side_by_side(*tasks):
             nursery.start_soon(task, name=task.__name__)
 
 
+async def leak_a_cancellation():
+    """Raise a Cancelled outside of the scope that it belongs to."""
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        try:
+            await checkpoint()
+        except trio.Cancelled as error:
+            kept = error
+    raise kept
+
+
 def lose_an_update():
     """Return a program in which two tasks read, wait, and write; it fails if they meet."""
 

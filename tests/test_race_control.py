@@ -10,7 +10,7 @@ import math
 import pytest
 import trio
 import trio.testing
-from race_cases import collect, explore_all, find, side_by_side
+from race_cases import collect, explore_all, find, leak_a_cancellation, side_by_side
 from race_primitives import PROGRAMS, cancelled_children, locks
 from trio.lowlevel import checkpoint, current_task
 
@@ -255,16 +255,7 @@ def test_an_error_of_a_child_comes_in_trios_group():
 
 
 def test_a_cancellation_that_leaves_its_scope_is_a_failure():
-    async def program():
-        with trio.CancelScope() as scope:
-            scope.cancel()
-            try:
-                await checkpoint()
-            except trio.Cancelled as error:
-                kept = error
-        raise kept
-
-    assert isinstance(find(program).error, trio.Cancelled)
+    assert isinstance(find(leak_a_cancellation).error, trio.Cancelled)
 
 
 @pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt(), pytest.skip.Exception("not here")])

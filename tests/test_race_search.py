@@ -136,20 +136,26 @@ def test_what_is_counted_of_a_failing_search_is_what_was_run_to_find_it():
         assert report.bound is None or report.bound < 3
 
 
+async def walk_side_by_side():
+    """Return in which order two tasks have made three steps each."""
+    steps = []
+
+    async def walk(name):
+        for _ in range(3):
+            steps.append(name)
+            await checkpoint()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(walk, "a")
+        nursery.start_soon(walk, "b")
+    return steps
+
+
 def test_a_costly_failure_is_replaced_by_a_cheaper_one_of_any_kind():
     """The first that is found is not what is reported: the search goes on below it."""
 
     async def program():
-        steps = []
-
-        async def walk(name):
-            for _ in range(3):
-                steps.append(name)
-                await checkpoint()
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(walk, "a")
-            nursery.start_soon(walk, "b")
+        steps = await walk_side_by_side()
         if steps == list("bbabaa"):
             raise ValueError("three switches")
         if steps == list("abbbaa"):
@@ -266,16 +272,7 @@ def test_a_verdict_under_another_schedule_does_not_hide_the_failure():
     """Made simpler, the program comes to schedules that were not run before; under some its test is skipped."""
 
     async def program():
-        steps = []
-
-        async def walk(name):
-            for _ in range(3):
-                steps.append(name)
-                await checkpoint()
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(walk, "a")
-            nursery.start_soon(walk, "b")
+        steps = await walk_side_by_side()
         if steps[0] == "b":
             assert steps != list("bbabaa")
         elif steps != list("aaabbb"):
