@@ -4,18 +4,23 @@ from ._bag import Attempt, StageFailure
 from ._factory import ParallelPipelineFactory
 from ._fanout import FanOutLimiterStage
 from ._freeze import register_freezer
-from ._limiter import Limiter, LimiterStatistics
+from ._limiter import Limiter
 from ._limits import Rate
+from ._mailbox import Mailbox
 from ._output import StageOutput, StageReturn, StageStatus
 from ._pipeline import Pipeline
 from ._policy import Backoff, Directive, Intensity, Restart, StageState, Trigger
+from ._ref import ActorRef
 from ._result import Ledger, RunEnd, RunEnding, RunResult, StageTiming
-from ._run import EventStream, Run, RunStatistics
+from ._run import Run
 from ._snapshot import ContextSnapshot, RunIdentity
 from ._spec import StageSpec, parallel_stages, route
 from ._stage import Runner, Stage, StageContext, StageInputs, StageKind
+from ._stream import EventStream
 from ._supervisor import Supervisor
 from .errors import (
+    ActorError,
+    AskTimeoutError,
     OverloadedError,
     PipelineFailedError,
     PipelineValidationError,
@@ -25,6 +30,9 @@ from .errors import (
 )
 
 __all__ = [
+    "ActorError",
+    "ActorRef",
+    "AskTimeoutError",
     "Attempt",
     "Backoff",
     "ContextSnapshot",
@@ -34,7 +42,7 @@ __all__ = [
     "Intensity",
     "Ledger",
     "Limiter",
-    "LimiterStatistics",
+    "Mailbox",
     "OverloadedError",
     "ParallelPipelineFactory",
     "Pipeline",
@@ -47,7 +55,6 @@ __all__ = [
     "RunEnding",
     "RunIdentity",
     "RunResult",
-    "RunStatistics",
     "Runner",
     "Stage",
     "StageContext",

@@ -85,7 +85,7 @@ def make_instance(cls: Callable[[], Any]) -> Any:
 
 
 @final
-class _Entered:
+class Entered:
     """An instance inside its own `__aenter__` and `__aexit__`, left behind a shield.
 
     The shield's scope surrounds both, so that a nursery may be opened in the one and closed in the other.
@@ -201,7 +201,7 @@ async def run_special(
     scope = trio.CancelScope()
     with scope:
         instance = make_instance(target)
-        entered = _Entered(instance, scope, host.shutdown)
+        entered = Entered(instance, scope, host.shutdown)
         async with entered:
             return await _run_timed(form, instance.execute, ctx, timeout, host, _nothing)
         return None  # __aexit__ swallowed an error

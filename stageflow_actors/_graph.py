@@ -33,6 +33,7 @@ class Graph:
     """Everything about a pipeline that no run changes. Made by `compile_graph`."""
 
     __slots__ = (
+        "actors",
         "dependencies",
         "dependents",
         "direct",
@@ -63,6 +64,8 @@ class Graph:
         """Whether an attempt is one await and no more (no thread, no timeout, no context manager), and of what."""
         self.targets: list[Callable[..., Any]] = []
         """What is called: the class, or a function of the context."""
+        self.actors: list[tuple[str, Any]] = []
+        """The stages that are resident actors, and the references to these."""
 
     def __len__(self) -> int:
         """Return the number of stages."""
@@ -92,6 +95,8 @@ def compile_graph(pipeline: str, specs: Sequence[StageSpec]) -> Graph:
         graph.forms.append(form)
         graph.direct.append(find_direct(form, spec.timeout))
         graph.targets.append(found[1])
+        if form.is_actor:
+            graph.actors.append((spec.name, spec.runner))
     return graph
 
 

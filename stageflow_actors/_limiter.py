@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, final
 
-import attrs
 import outcome
 import trio
 from trio.lowlevel import Abort, Task, current_task, enable_ki_protection
 
 from ._limits import LimiterBase, require_priority
 from ._tickets import Gate, Ticket
+from .statistics import LimiterStatistics
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,23 +19,6 @@ if TYPE_CHECKING:
 
     from ._limits import Overflow, Rate
     from .errors import OverloadedError
-
-
-@final
-@attrs.frozen
-class LimiterStatistics:
-    """What a limiter holds, and what it has done since it was made."""
-
-    max_concurrency: int
-    running: int
-    """How many it has admitted that have not given their slot back."""
-    queued: int
-    """How many wait."""
-    admitted: int
-    rejected: int
-    """How many `overflow="reject"` has refused."""
-    dropped: int
-    """How many `drop_oldest` has dropped and `drop_newest` has refused."""
 
 
 @final

@@ -124,7 +124,9 @@ class Directive(StrEnum):
     FAIL = "fail"
     """It is `FAILED`."""
     ESCALATE = "escalate"
-    """It is `FAILED` and the run ends, also one that is to continue on failure."""
+    """It is `FAILED` and the run ends, also one that is to continue on failure; of an actor, its supervisor ends."""
+    RESUME = "resume"
+    """Of a resident actor alone: it fails who asked, and goes on as it is."""
 
 
 Matcher: TypeAlias = type[Exception] | tuple[type[Exception], ...] | Callable[[Exception], bool]
@@ -353,8 +355,13 @@ def match(on: Matcher, error: Exception) -> bool:
     return isinstance(error, on)
 
 
-def direct(restart: Restart, error: Exception) -> Directive:
+def direct(restart: Restart, error: Exception, *, may_resume: bool = False) -> Directive:
     """Return what a policy says of an error that may be restarted on, its count left aside.
+
+    Args:
+        restart: The policy.
+        error: The error.
+        may_resume: Whether it is that of a resident actor, which can go on as it is.
 
     Raises:
         StageReturnTypeError: `decide` returned no directive.
@@ -363,8 +370,9 @@ def direct(restart: Restart, error: Exception) -> Directive:
     if restart.decide is None:
         return Directive.RESTART if match(restart.on, error) else Directive.FAIL
     decided: Any = restart.decide(error)
-    if decided not in list(Directive):
-        hint = f"return one of Directive.{', Directive.'.join(member.name for member in Directive)}"
+    known = [member for member in Directive if may_resume or member is not Directive.RESUME]
+    if decided not in known:
+        hint = f"return one of Directive.{', Directive.'.join(member.name for member in known)}"
         raise StageReturnTypeError(f"the decide of its restart returned {decided!r}", hint=hint)
     return Directive(decided)
 

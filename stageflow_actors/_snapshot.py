@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self, final
 import attrs
 
 from ._freeze import FrozenDict, freeze, freeze_item, freeze_mapping
+from ._validation import refuse
 from .errors import NotJSONError
 
 if TYPE_CHECKING:
@@ -21,6 +22,9 @@ else:
     from typing import TypeVar
 
     _E = TypeVar("_E")
+
+
+_EMPTY: FrozenDict[str, Any] = FrozenDict()
 
 
 @final
@@ -151,6 +155,26 @@ def with_item(snapshot: ContextSnapshot[Any], item: object, index: int) -> Conte
     )
     made.__class__ = ContextSnapshot
     return made  # type: ignore[no-any-return]
+
+
+def read_snapshot(value: ContextSnapshot[Any] | Mapping[str, Any] | None) -> ContextSnapshot[Any]:
+    """Return a message as a snapshot: a mapping is short for one with that `data`.
+
+    Raises:
+        PipelineValidationError: It is neither.
+        NotFreezableError: It holds a value that cannot be frozen.
+    """
+    if value.__class__ is dict:
+        made: Any = _Draft(None, freeze_mapping(value, "data"), _EMPTY, None, None, None, None)
+        made.__class__ = ContextSnapshot  # as in `with_item`
+        return made  # type: ignore[no-any-return]
+    if isinstance(value, ContextSnapshot):
+        return value
+    if value is None:
+        return ContextSnapshot()
+    if isinstance(value, Mapping):
+        return ContextSnapshot(data=value)
+    refuse(f"snapshot must be a ContextSnapshot or a mapping, not {value!r}")
 
 
 def _to_json(value: Any, path: str) -> Any:

@@ -181,6 +181,11 @@ def _check_policies(
     require_priority(priority, pipeline=pipeline, stage=stage)
     if restart is not None:
         check_restart(restart, timeout, pipeline, stage)
+        if getattr(runner, "_is_actor", False):
+            hint = "its supervisor restarts the actor; give the policy to spawn, with max_deliveries for the message"
+            refuse(
+                "a stage that is a resident actor has no restart of its own", pipeline=pipeline, stage=stage, hint=hint
+            )
     if limiter is None:
         return
     if not isinstance(limiter, LimiterBase):

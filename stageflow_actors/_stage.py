@@ -58,6 +58,8 @@ class RunnerForm:
     """Whether each attempt enters the instance as an async context manager."""
     is_container: bool = False
     """Whether it runs actors of its own, for which the runtime lends it its means."""
+    is_actor: bool = False
+    """Whether it is a reference to a resident actor."""
 
     @property
     def is_threaded(self) -> bool:
@@ -106,7 +108,11 @@ def inspect_runner(runner: Any, *, pipeline: str | None = None, stage: str | Non
     _check_call(function, (None,), pipeline, stage, _TAKES_CONTEXT)
     is_async = _is_async(function, pipeline, stage)
     return RunnerForm(
-        is_class=False, is_async=is_async, is_managed=False, is_container=getattr(runner, "_is_container", False)
+        is_class=False,
+        is_async=is_async,
+        is_managed=False,
+        is_container=getattr(runner, "_is_container", False),
+        is_actor=getattr(runner, "_is_actor", False),
     )
 
 
@@ -264,6 +270,10 @@ class StageInputs:
     def _close(self) -> None:
         self._bag = None
 
+    def _copy(self) -> StageInputs:
+        """Return a view of the same outputs that closes by itself."""
+        return StageInputs(self._open(), self._stage, self._names, self._positions)
+
     def _open(self) -> OutputBag:
         if self._bag is None:
             message = f"stage {self._stage!r} has ended, and with it its inputs; read what you need while it runs"
@@ -287,11 +297,23 @@ class StageInputs:
         return bag, number
 
 
+class Delivery(Protocol):
+    """What a message to a resident actor knows of itself."""
+
+    @property
+    def key(self) -> str:
+        """The same for every delivery of the message, and for no other."""
+        ...
+
+    def stop(self) -> None:
+        """Let the actor end after it."""
+
+
 @final
 class StageContext:
     """The message that starts a stage: the run's snapshot and the stage's own inputs and configuration."""
 
-    __slots__ = ("_attempt", "_config", "_emit", "_inputs", "_name", "_snapshot")
+    __slots__ = ("_attempt", "_config", "_delivery", "_emit", "_inputs", "_name", "_snapshot")
 
     def __init__(
         self,
@@ -301,6 +323,7 @@ class StageContext:
         config: Mapping[str, Any],
         attempt: int,
         emit: Callable[[str, int, Any], None] | None,
+        delivery: Delivery | None = None,
     ) -> None:
         self._name = name
         self._snapshot = snapshot
@@ -308,6 +331,7 @@ class StageContext:
         self._config = config
         self._attempt = attempt
         self._emit = emit
+        self._delivery = delivery
 
     @property
     def snapshot(self) -> ContextSnapshot[Any]:
@@ -331,13 +355,13 @@ class StageContext:
 
     @property
     def attempt(self) -> int:
-        """Which time it is that the stage is run, counted from 1."""
+        """Which time it is that the stage is run, or the message is delivered to an actor, counted from 1."""
         return self._attempt
 
     @property
     def idempotency_key(self) -> str:
-        """A key that is the same for every attempt at this delivery to this stage of this run."""
-        return f"{self._snapshot.run_id}/{self._name}/1"
+        """A key that is the same for every attempt at this stage of this run, or at this message to an actor."""
+        return self._delivery.key if self._delivery else f"{self._snapshot.run_id}/{self._name}/1"
 
     def emit(self, event: object) -> None:
         """Tell those who listen to the run's events; never waits. A worker thread may call it too.
@@ -346,6 +370,21 @@ class StageContext:
         """
         if self._emit is not None:
             self._emit(self._name, self._attempt, event)
+
+    def stop(self) -> None:
+        """Let the resident actor that handles this message end after it, normally; never waits.
+
+        One that is `permanent` is restarted, any other has ended. After the message this does nothing.
+
+        Raises:
+            RuntimeError: This is a stage of a run, which ends by returning.
+        """
+        if self._delivery is None:
+            message = (
+                f"stage {self._name!r} is no resident actor; it ends by returning, StageOutput.cancel ends its run"
+            )
+            raise RuntimeError(message)
+        self._delivery.stop()
 
     def __repr__(self) -> str:
         """Name the stage, the attempt and the run."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import random
 from collections.abc import Callable, Iterable, Mapping
@@ -14,32 +15,57 @@ from trio.lowlevel import enable_ki_protection
 from ._actor import split_cancelled
 from ._definition import PipelineDefinition
 from ._engine import Engine, Means
+from ._family import Family
 from ._graph import Graph, narrow
 from ._limiter import Limiter
+from ._mailbox import Mailbox
 from ._output import StageOutput, StageStatus
 from ._policy import Intensity
+from ._realm import Realm
+from ._ref import ActorRef
+from ._resident import Resident
 from ._run import Run
-from ._snapshot import ContextSnapshot, RunIdentity
-from ._validation import refuse, require_count, require_seconds
+from ._scopes import require_scope
+from ._snapshot import RunIdentity, read_snapshot
+from ._spawning import read_child, read_resident
+from ._stream import EventStream
+from ._validation import refuse, require_count, require_name, require_seconds, suggest
+from .errors import ActorDeadError, LedgerError, UnknownActorError
+from .statistics import ActorLedger
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
     from types import TracebackType
 
+    from ._child import Child
     from ._limits import Overflow
+    from ._policy import Restart
     from ._result import RunResult
+    from ._scopes import Policy, Scope
+    from ._snapshot import ContextSnapshot
+    from ._stage import Runner
+    from .events import ActorEvent, DeadLetter
 
+_logger: Final = logging.getLogger("stageflow_actors")
+
+_DEFAULT_INTENSITY: Final = Intensity(3, within=5.0)
+_DEFAULT_MAILBOX: Final = Mailbox()
 _NO_OVERRIDES: Final[Mapping[str, StageOutput]] = {}
 
 
 @final
 class Supervisor:
-    """Runs pipelines inside one `async with` block, any number at once.
+    """Runs pipelines, and keeps resident actors, inside one `async with` block, any number at once.
 
-    Leaving the block normally waits for its runs; leaving it with an exception cancels them. Either way
-    no task of theirs is left.
+    Leaving the block normally waits for its runs, and then stops its actors, the last one first; leaving it with an
+    exception cancels them, in the same order. Either way no task of theirs is left.
 
     Args:
+        scope: Which resident actors are restarted with one that is: nobody else (`one_for_one`), those that
+            depend on it, directly or not (`dependents`), all (`one_for_all`), those spawned after it (`rest_for_one`).
+        intensity: How often resident actors may be restarted together. Past it the supervisor ends: its runs are
+            cancelled, its actors stopped, and a `RestartIntensityError` leaves the block, or is for the supervisor
+            above to deal with.
         max_running_stages: How many stages and fan-out items may run at once, over all runs; no limit by
             default. The others wait, the most urgent first, also one that has its own limiter's slot.
         max_runs: How many runs may go on at once; no limit by default. Further ones are queued.
@@ -61,6 +87,8 @@ class Supervisor:
     def __init__(
         self,
         *,
+        scope: Scope = "one_for_one",
+        intensity: Intensity = _DEFAULT_INTENSITY,
         max_running_stages: int | None = None,
         max_runs: int | None = None,
         max_queued: int | None = None,
@@ -70,6 +98,10 @@ class Supervisor:
         identify: Callable[[], RunIdentity] = RunIdentity.new,
         random: Callable[[], float] = random.random,
     ) -> None:
+        self._scope = require_scope(scope)
+        if not isinstance(intensity, Intensity):
+            refuse(f"intensity must be an Intensity, not {intensity!r}", hint="write intensity=Intensity(3, within=5)")
+        self._intensity = intensity
         self._running = None if max_running_stages is None else _make_limiter("max_running_stages", max_running_stages)
         self._runs = None
         if max_runs is not None:
@@ -84,14 +116,22 @@ class Supervisor:
         self._random = random
         self._engines: dict[Engine, None] = {}
         """In the order of their admission."""
-        self._idle = trio.Event()
+        self._idle: trio.Event | None = None
+        """Set when it has no run any more, where somebody waits for that."""
         self._unobserved: list[Run] = []
         self._fatal: BaseException | None = None
         self._manager: AbstractAsyncContextManager[trio.Nursery] | None = None
         self._nursery: trio.Nursery | None = None
         self._means: Means
         self._closed = False
-        """Whether no further run is admitted: it is being left, and does not wait for runs any more, or was left."""
+        """Whether nothing more is admitted: it is being left, and does not wait for runs any more, or was left."""
+        self._family: Family | None = None
+        """Its resident actors; made when they are first asked for."""
+        self._hosted: trio.Event | None = None
+        """Set when these have a place to live."""
+        self._realm: Realm | None = None
+        """What it is to the supervisor above, where there is one."""
+        self._streams: list[EventStream[Any]] = []
 
     @enable_ki_protection  # an interrupt must not find a run that is admitted and not yet driven
     async def run(
@@ -189,10 +229,7 @@ class Supervisor:
         overrides: Mapping[str, StageOutput | Mapping[str, Any]] | None,
     ) -> Engine:
         """Check everything that can be checked before anything starts."""
-        if self._nursery is None or self._closed:
-            done = "has been left" if self._closed else "is not open"
-            message = f"the supervisor {done}; run pipelines inside `async with Supervisor() as supervisor:`"
-            raise RuntimeError(message)
+        self._require_open("run pipelines")
         if not isinstance(pipeline, PipelineDefinition):
             refuse(f"pipeline must be a Pipeline, not {pipeline!r}", hint="build one: Pipeline('name').with_stage(...)")
         graph = pipeline._compile()  # noqa: SLF001 (the compiled graph is the runtime's affair, not users')
@@ -206,8 +243,10 @@ class Supervisor:
             given = {name: output for name, output in given.items() if name in graph.positions}
         if timeout is not None:
             require_seconds("timeout", timeout, pipeline=pipeline.name)
-        read = _read_snapshot(snapshot)
+        read = read_snapshot(snapshot)
         _check_item_keys(graph, read)
+        for stage, ref in graph.actors:
+            self._check_actor(ref, pipeline.name, stage)
         if intensity is not None and not isinstance(intensity, Intensity):
             hint = "write intensity=Intensity(20, within=60)"
             refuse(f"intensity must be an Intensity, not {intensity!r}", pipeline=pipeline.name, hint=hint)
@@ -229,8 +268,9 @@ class Supervisor:
     def _forget(self, engine: Engine) -> None:
         engine.leave()
         self._engines.pop(engine, None)
-        if not self._engines:
+        if not self._engines and self._idle is not None:
             self._idle.set()
+            self._idle = None
 
     @enable_ki_protection
     async def _drive(self, run: Run, engine: Engine) -> None:
@@ -250,6 +290,9 @@ class Supervisor:
         """Open it."""
         if self._nursery is not None:
             message = "a supervisor can be entered once; make another"
+            raise RuntimeError(message)
+        if self._realm is not None and not self._realm.is_opening:
+            message = "another supervisor opens and closes this one; use it as it is, without `async with`"
             raise RuntimeError(message)
         if not trio.lowlevel.in_trio_run():
             message = "a supervisor runs inside trio, and this is no trio task; start it with trio.run(...)"
@@ -278,8 +321,12 @@ class Supervisor:
                     await self._wait_idle()
             finally:
                 self._closed = True  # in the step in which nobody was found; there is a checkpoint in what follows
-                left = (kind, error, traceback) if own else (None, None, None)
-                await self._manager.__aexit__(*left)
+                try:
+                    with contextlib.suppress(trio.Cancelled):
+                        await self._halt(hurry=error is not None)
+                finally:
+                    left = (kind, error, traceback) if own else (None, None, None)
+                    await self._manager.__aexit__(*left)
         except BaseException as raised:
             if self._fatal is None or split_cancelled(raised) is not None:
                 raise  # else it is Cancelled, and what a stage raised comes before that
@@ -287,7 +334,33 @@ class Supervisor:
             raise self._fatal
         if error is None:
             await trio.lowlevel.checkpoint_if_cancelled()
-            self._raise_unobserved()
+            self._raise_unheard()
+
+    async def _halt(self, *, hurry: bool) -> None:
+        """Stop all resident actors."""
+        family = self._family
+        if family is None or self._hosted is None:
+            self._end_streams()
+            return
+        for_good = self._realm is None
+        try:
+            if isinstance(self._fatal, Exception):  # it has given up; its scope is cancelled, and would hurry it
+                with trio.CancelScope(shield=True):
+                    await family.halt(hurry=False, for_good=for_good)
+            else:
+                await family.halt(hurry=hurry, for_good=for_good)
+        finally:
+            family.dismiss()
+            self._hosted = None
+            if for_good:
+                self._end_streams()
+                if not family.balance().balanced:
+                    _logger.critical("the ledger of resident actors does not balance: %s", family.balance())
+
+    def _end_streams(self) -> None:
+        for stream in self._streams:
+            stream._end()  # noqa: SLF001 (two sides of one thing)
+        self._streams.clear()
 
     def _stop_all(self, reason: str) -> None:
         self._closed = True  # or a task that starts one run after the other would keep it open for ever
@@ -296,23 +369,276 @@ class Supervisor:
 
     async def _wait_idle(self) -> None:
         """Wait for all runs: also those that other tasks execute, for ours is the promise that none is left."""
-        while self._engines:
-            self._idle = trio.Event()
+        while (busy := self._find_busy()) is not None:
             try:
-                await self._idle.wait()
+                await busy._wait_for_runs()  # noqa: SLF001 (its own class)
             except BaseException:  # Cancelled, or an interrupt
                 self._stop_all("the supervisor was cancelled")
                 with trio.CancelScope(shield=True):
-                    await self._idle.wait()
+                    while self._engines:
+                        await self._wait_for_runs()
                 raise
 
-    def _raise_unobserved(self) -> None:
-        errors = [run._make_error() for run in self._unobserved if not run._observed]  # noqa: SLF001
+    def _find_busy(self) -> Supervisor | None:
+        """Return this supervisor, or one below, if it has runs."""
+        if self._engines:
+            return self
+        below = self._family.children.values() if self._family is not None else ()
+        found = (child.supervisor._find_busy() for child in below if isinstance(child, Realm))  # noqa: SLF001 (likewise)
+        return next((busy for busy in found if busy is not None), None)
+
+    async def _wait_for_runs(self) -> None:
+        if self._idle is None:
+            self._idle = trio.Event()
+        await self._idle.wait()
+
+    def _raise_unheard(self) -> None:
+        """Raise what nobody has heard of: runs that failed, and what went wrong while actors were stopped."""
+        errors: list[Exception] = [run._make_error() for run in self._unobserved if not run._observed]  # noqa: SLF001
+        told = f"{len(errors)} runs failed, and nobody awaited their results"
+        if self._family is not None:
+            if self._family.errors:
+                errors += self._family.errors
+                told = f"{len(errors)} errors of runs and supervisors, and nobody has heard of them"
+            ledger = self._family.balance()
+            if not errors and self._realm is None and not ledger.balanced:
+                problem = f"the ledger of resident actors does not balance: {ledger}"
+                raise LedgerError(problem, hint="please report it")
         if len(errors) == 1:
             raise errors[0]
         if errors:
-            message = f"{len(errors)} runs failed, and nobody awaited their results"
-            raise ExceptionGroup(message, errors)
+            raise ExceptionGroup(told, errors)
+
+    # Resident actors
+
+    async def spawn(
+        self,
+        runner: Runner,
+        *,
+        name: str,
+        restart: Restart | None = None,
+        policy: Policy = "transient",
+        mailbox: Mailbox = _DEFAULT_MAILBOX,
+        depends_on: str | ActorRef | Iterable[str | ActorRef] = (),
+        shutdown: float = 5.0,
+        pool: int = 1,
+        max_deliveries: int = 1,
+        idempotent: bool = False,
+    ) -> ActorRef:
+        """Start a stage as a resident actor: it lives on between messages, until it or the supervisor is stopped.
+
+        A stage class makes one instance an incarnation, which is entered if it is an async context manager, and left
+        whenever the incarnation ends. The actor fails when `execute` raises; what it returns, `fail` and `cancel` too,
+        is a reply. Its tasks start from the caller's context.
+
+        Args:
+            runner: A stage class or a `partial` of one, an instance, or a function of the stage's context.
+            name: Its name, unique in the supervisor, without a slash.
+            restart: Which failures it is restarted after, how often and with which delays; what `RESUME` says is
+                decided here too. Without it it is restarted after every one, at once. Where a restart is not allowed,
+                it ends; a `permanent` one takes its supervisor along.
+            policy: When it is restarted: always (`permanent`), when it failed (`transient`), or never (`temporary`).
+            mailbox: How many messages are queued, and what becomes of one more.
+            depends_on: Actors of this supervisor that it needs: with scope "dependents" it is restarted with them.
+            shutdown: Seconds that it may take to stop: to end the message in hand and leave its instance. Then both are
+                cancelled.
+            pool: How many workers handle its messages, each with an instance of its own.
+            max_deliveries: How often a message may be delivered, where the actor dies over it.
+            idempotent: Whether handling a message twice does no harm; `max_deliveries` needs it.
+
+        Returns:
+            A reference to it, which stays valid across restarts.
+
+        Raises:
+            ActorStartError: It did not come up; a first start is not tried again.
+            PipelineValidationError: An argument cannot be. Nothing has started.
+            CycleDetectedError: It would depend on itself.
+            RuntimeError: The supervisor is not open.
+        """
+        family = await self._prepare_family("spawn actors")
+        child = read_child(family, name, policy, restart, depends_on)
+        options = read_resident(
+            runner,
+            name,
+            mailbox=mailbox,
+            shutdown=shutdown,
+            pool=pool,
+            deliveries=max_deliveries,
+            idempotent=idempotent,
+        )
+        resident = Resident(family, child, options, family.next_number())
+        await family.start(resident)
+        return ActorRef(resident)
+
+    async def spawn_supervisor(
+        self,
+        supervisor: Supervisor,
+        *,
+        name: str,
+        restart: Restart | None = None,
+        policy: Policy = "permanent",
+        depends_on: str | ActorRef | Iterable[str | ActorRef] = (),
+    ) -> Supervisor:
+        """Open another supervisor as a child of this one, and return it: it has a scope and an intensity of its own.
+
+        When it gives up, its runs are cancelled and its actors stopped, and that is the failure of one child here. If
+        it is restarted, its actors come up again in the order in which they were spawned, behind the same references
+        and with what was queued; those that are `temporary` do not.
+
+        Args:
+            supervisor: A new one. It is opened and closed here, without `async with`.
+            name: Its name, unique in this supervisor, without a slash. Its actors are known as `name/actor`.
+            restart: As for an actor.
+            policy: As for an actor.
+            depends_on: Actors of this supervisor that it needs.
+
+        Raises:
+            PipelineValidationError: An argument cannot be. Nothing has started.
+            RuntimeError: This supervisor is not open.
+        """
+        family = await self._prepare_family("spawn supervisors")
+        child = read_child(family, name, policy, restart, depends_on)
+        if not isinstance(supervisor, Supervisor) or supervisor._nursery is not None or supervisor._realm is not None:
+            problem = f"supervisor must be a Supervisor that was never opened, not {supervisor!r}"
+            refuse(problem, hint="write spawn_supervisor(Supervisor(), name='...')")
+        realm = Realm(family, child, self, supervisor, family.next_number())
+        supervisor._realm = realm
+        await family.start(realm)
+        return supervisor
+
+    def actor(self, name: str) -> ActorRef:
+        """Return the reference to an actor by its name, or by its path where a child supervisor has it: `ingest/parser`.
+
+        Raises:
+            UnknownActorError: There is none of that name, or it has ended.
+        """
+        first, _, rest = require_name("the name of an actor", name).partition("/")
+        children = self._family.children if self._family is not None else {}
+        child: Child | None = children.get(first)
+        if isinstance(child, Realm) and rest:
+            return child.supervisor.actor(rest)
+        if not isinstance(child, Resident) or child.is_starting or rest:
+            hint = suggest(name, children, "the supervisor has") if children else "it has none; spawn it"
+            raise UnknownActorError(f"there is no resident actor {name!r}", hint=hint)
+        return ActorRef(child)
+
+    @property
+    def ledger(self) -> ActorLedger:
+        """The account of all messages to resident actors since it was opened, those of supervisors below included."""
+        return ActorLedger() if self._family is None else self._family.balance()
+
+    def events(self, *, max_queued: int = 4096) -> EventStream[ActorEvent]:
+        """Subscribe, at this call, to what happens to resident actors, those of supervisors below included.
+
+        Args:
+            max_queued: How many events may wait for a slow reader; more are dropped and counted.
+
+        Raises:
+            RuntimeError: The supervisor is not open.
+        """
+        self._require_open("listen to it")
+        return self._subscribe(
+            EventStream(self._make_family().bulletin.events, require_count("max_queued", max_queued))
+        )
+
+    def dead_letters(self, *, max_queued: int = 4096) -> EventStream[DeadLetter]:
+        """Subscribe, at this call, to the dead letters of resident actors, those of supervisors below included.
+
+        Args:
+            max_queued: How many letters may wait for a slow reader; more are dropped from the stream and counted there.
+                The counters of `ledger` miss none.
+
+        Raises:
+            RuntimeError: The supervisor is not open.
+        """
+        self._require_open("listen to it")
+        return self._subscribe(
+            EventStream(self._make_family().bulletin.letters, require_count("max_queued", max_queued))
+        )
+
+    def _subscribe(self, stream: EventStream[Any]) -> EventStream[Any]:
+        self._streams.append(stream)
+        return stream
+
+    def _require_open(self, what: str) -> None:
+        if self._realm is not None and self._closed:
+            ended = self._realm.is_retiring
+            problem = "the supervisor has ended" if ended else "the supervisor has given up, and is being restarted"
+            raise ActorDeadError(problem, actor=self._realm.path, hint=None if ended else "try again")
+        if self._nursery is None or self._closed:
+            done = "has been left" if self._closed else "is not open"
+            message = f"the supervisor {done}; {what} inside `async with Supervisor() as supervisor:`"
+            raise RuntimeError(message)
+
+    def _make_family(self) -> Family:
+        if self._family is None:
+            realm = self._realm
+            above = None if realm is None else realm.family
+            prefix = "" if realm is None else f"{realm.path}/"
+            threads = self._means.threads
+            self._family = Family(
+                self._scope, self._intensity, self._identify(), threads, self._random, self._give_up, above, prefix
+            )
+        return self._family
+
+    async def _prepare_family(self, what: str) -> Family:
+        """Return the family, with a place for its tasks to live in."""
+        self._require_open(what)
+        family = self._make_family()
+        if self._hosted is None:
+            self._hosted = trio.Event()
+            assert self._nursery is not None
+            with trio.CancelScope(shield=True):
+                await self._nursery.start(family.host, name="host of resident actors")
+            self._hosted.set()
+        else:
+            await self._hosted.wait()
+        self._require_open(what)
+        return family
+
+    def _give_up(self, error: BaseException) -> None:
+        """End, because of an actor: with the first error, or the first that is no `Exception`."""
+        if self._fatal is None or (isinstance(self._fatal, Exception) and not isinstance(error, Exception)):
+            self._fatal = error
+        assert self._nursery is not None
+        self._nursery.cancel_scope.cancel()
+
+    def _check_actor(self, ref: ActorRef, pipeline: str, stage: str) -> None:
+        """Refuse a stage that is an actor of a supervisor which may end before the run does, or has ended."""
+        resident = ref._resident  # noqa: SLF001 (two sides of one thing)
+        if resident.is_retiring:
+            refuse(f"its actor {ref.name!r} has ended", pipeline=pipeline, stage=stage, hint="spawn it again")
+        supervisor: Supervisor | None = self
+        while supervisor is not None and supervisor._family is not resident.family:
+            supervisor = supervisor._realm.above if supervisor._realm is not None else None
+        if supervisor is None:
+            problem = f"its actor {ref.name!r} lives in another supervisor"
+            refuse(problem, pipeline=pipeline, stage=stage, hint="run the pipeline there, or in a supervisor below")
+
+    # As the child of another supervisor
+
+    def _make_ready(self) -> None:
+        """Get ready to be opened, once more."""
+        assert self._realm is not None
+        self._nursery = self._manager = self._fatal = self._idle = None
+        self._unobserved = []
+        self._closed = False
+        self._realm.is_opening = True
+
+    async def _revive(self) -> None:
+        """Bring up again what was up when it was closed."""
+        assert self._realm is not None
+        self._realm.is_opening = False
+        if self._family is not None:
+            self._family.threads = self._means.threads
+            await self._prepare_family("revive its actors")
+            await self._family.revive()
+
+    def _bury(self) -> None:
+        """Let everything end that might have come up again."""
+        if self._family is not None:
+            self._family.bury_all()
+        self._end_streams()
 
 
 def _make_limiter(what: str, limit: int, **options: Any) -> Limiter:
@@ -326,16 +652,6 @@ def _check_item_keys(graph: Graph, snapshot: ContextSnapshot[Any]) -> None:
         stage = next(spec.name for spec, form in zip(graph.specs, graph.forms, strict=True) if form.is_container)
         problem = f"the snapshot's data has an entry {taken!r}, where its workers find their own"
         refuse(problem, pipeline=graph.pipeline, stage=stage, hint="rename the entry")
-
-
-def _read_snapshot(snapshot: ContextSnapshot[Any] | Mapping[str, Any] | None) -> ContextSnapshot[Any]:
-    if snapshot is None:
-        return ContextSnapshot()
-    if isinstance(snapshot, ContextSnapshot):
-        return snapshot
-    if isinstance(snapshot, Mapping):
-        return ContextSnapshot(data=snapshot)
-    refuse(f"snapshot must be a ContextSnapshot or a mapping, not {snapshot!r}")
 
 
 def _read_override(pipeline: str, name: str, value: object) -> StageOutput:

@@ -25,6 +25,7 @@ class StageflowError(Exception):
         pipeline: The pipeline's name, or None where none is involved.
         stage: The stage's name, or None.
         attempt: The stage's attempt, counted from 1, or None.
+        actor: The resident actor's name, or None.
         hint: What to do about it, or None.
     """
 
@@ -35,6 +36,7 @@ class StageflowError(Exception):
         pipeline: str | None = None,
         stage: str | None = None,
         attempt: int | None = None,
+        actor: str | None = None,
         hint: str | None = None,
     ) -> None:
         super().__init__(problem)
@@ -42,13 +44,22 @@ class StageflowError(Exception):
         self.pipeline = pipeline
         self.stage = stage
         self.attempt = attempt
+        self.actor = actor
         self.hint = hint
 
-    def locate(self, *, pipeline: str, stage: str | None = None, attempt: int | None = None) -> None:
+    def locate(
+        self,
+        *,
+        pipeline: str | None = None,
+        stage: str | None = None,
+        attempt: int | None = None,
+        actor: str | None = None,
+    ) -> None:
         """Fill in the place where it is not known yet: an error made deep inside learns it on its way up."""
         self.pipeline = self.pipeline or pipeline
         self.stage = self.stage or stage
         self.attempt = self.attempt or attempt
+        self.actor = self.actor or actor
 
     def describe(self) -> str:
         """Return `problem; hint`, without the place."""
@@ -61,6 +72,8 @@ class StageflowError(Exception):
             place.append(f"pipeline {self.pipeline!r}")
         if self.stage is not None:
             place.append(f"stage {self.stage!r}")
+        if self.actor is not None:
+            place.append(f"actor {self.actor!r}")
         return f"{', '.join(place)}: {self.describe()}" if place else self.describe()
 
 
@@ -198,6 +211,42 @@ class OverloadedError(StageflowError):
         self.max_queued = max_queued
 
 
+class MailboxFullError(OverloadedError):
+    """A resident actor's mailbox is full: the message was refused, or was dropped from it."""
+
+
+class ActorError(StageflowError):
+    """A resident actor could not be started, or a message to one was not answered."""
+
+
+class ActorStartError(ActorError):
+    """A resident actor did not come up. Its `__cause__` is what its start raised."""
+
+
+class AskTimeoutError(ActorError, TimeoutError):
+    """A resident actor did not answer in time. A message that it had not begun with was withdrawn.
+
+    Attributes:
+        seconds: The timeout, in seconds.
+    """
+
+    def __init__(self, problem: str, *, seconds: float = 0.0, **place: Any) -> None:
+        super().__init__(problem, **place)
+        self.seconds = seconds
+
+
+class ActorDeadError(ActorError):
+    """A resident actor is not there any more. It has not begun with the message."""
+
+
+class ActorUnavailableError(ActorError):
+    """A resident actor was stopped with the message in hand: it may have done what it was asked, or a part."""
+
+
+class UnknownActorError(ActorError, LookupError):
+    """A supervisor has no resident actor of that name."""
+
+
 class ItemFailedError(StageflowError):
     """An item of a dynamic fan-out failed, and that was to fail the stage. Its `__cause__` is the item's error.
 
@@ -244,7 +293,8 @@ class PipelineFailedError(StageflowError):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle with the result, which the constructor needs."""
-        place = {"pipeline": self.pipeline, "stage": self.stage, "attempt": self.attempt, "hint": self.hint}
+        names = ("pipeline", "stage", "attempt", "actor", "hint")
+        place = {name: getattr(self, name) for name in names}
         return _make_pipeline_failed, (self.problem, self.result, place)
 
 

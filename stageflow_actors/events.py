@@ -1,17 +1,19 @@
-"""What a run tells those who listen: one class an event.
+"""What runs and resident actors tell those who listen: one class an event.
 
-Times are seconds from the start of the run. An event is built only while somebody listens.
+Times are seconds from the start of the run or, of an actor, from the opening of its supervisor. An event is built only
+while somebody listens.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeAlias, final
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, final
 
 import attrs
 
 if TYPE_CHECKING:
     from ._policy import StageState
     from ._result import Ledger, RunEnd
+    from ._snapshot import ContextSnapshot
 
 
 @final
@@ -148,3 +150,99 @@ Event: TypeAlias = (
     | RunEnded
     | LedgerUnbalanced
 )
+"""What a run tells."""
+
+
+@final
+@attrs.frozen
+class ActorStarted:
+    """A worker of a resident actor, or a child supervisor, is up."""
+
+    actor: str
+    at: float
+    worker: int
+    """Which of its pool, counted from 0."""
+    incarnation: int
+    """Which time it is that this worker is up, counted from 1."""
+
+
+@final
+@attrs.frozen
+class ActorCrashed:
+    """A worker of a resident actor failed, or a child supervisor gave up. What is made of it follows."""
+
+    actor: str
+    at: float
+    worker: int
+    error: BaseException
+
+
+@final
+@attrs.frozen
+class ActorResumed:
+    """A resident actor failed who asked, and goes on as it is: its policy said `RESUME`."""
+
+    actor: str
+    at: float
+    worker: int
+    error: BaseException
+
+
+@final
+@attrs.frozen
+class ActorRestarting:
+    """A worker of a resident actor, or a child supervisor, is to be restarted, and others with it."""
+
+    actor: str
+    at: float
+    worker: int
+    delay: float
+    """Seconds from now; those that are to be stopped first may make it later."""
+    others: tuple[str, ...]
+    """The actors that are restarted with it, in the order in which they will start."""
+
+
+@final
+@attrs.frozen
+class ActorEnded:
+    """A resident actor, or a child supervisor, has ended for good."""
+
+    actor: str
+    at: float
+    reason: str
+    error: BaseException | None
+    """Why, where it failed."""
+
+
+@final
+@attrs.frozen
+class ActorEmitted:
+    """A resident actor called `ctx.emit` with a message that came from no run."""
+
+    actor: str
+    at: float
+    worker: int
+    event: Any
+
+
+@final
+@attrs.frozen
+class DeadLetter:
+    """A message to a resident actor that nobody will handle, or a reply that nobody waits for.
+
+    The first three reasons end a message that was accepted: it was dropped from a full mailbox, was queued when the
+    actor ended for good, or failed it as often as it may be delivered. The others stand beside the balance: a reply to
+    an asker that had given up, and a message to an actor that had ended.
+    """
+
+    actor: str
+    at: float
+    reason: Literal["overflow", "stopped", "poison", "late_reply", "no_recipient"]
+    snapshot: ContextSnapshot[Any]
+    """The message."""
+    stage: str | None
+    """The stage of a run that sent it; None for an `ask` or a `tell`."""
+
+
+ActorEvent: TypeAlias = ActorStarted | ActorCrashed | ActorResumed | ActorRestarting | ActorEnded | ActorEmitted
+"""What a supervisor tells of its resident actors; dead letters have a stream of their own."""

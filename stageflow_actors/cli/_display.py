@@ -12,7 +12,8 @@ from trio.lowlevel import enable_ki_protection
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from stageflow_actors import Run, RunStatistics
+    from stageflow_actors import Run
+    from stageflow_actors.statistics import RunStatistics
 
 _REFRESH: Final = 0.1
 """Seconds between two looks at the run, for the bar."""

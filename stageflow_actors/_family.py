@@ -1,0 +1,374 @@
+"""The children of a supervisor: how they are started, what is made of their ends, and in which order they stop."""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+from typing import TYPE_CHECKING, Final, final
+
+import trio
+from trio.lowlevel import enable_ki_protection
+
+from ._bag import describe_error
+from ._bulletin import Bulletin
+from ._deadlines import Deadlines
+from ._policy import NO_FAILURES, Directive, count_failure, plan_restart
+from ._repair import Repair
+from ._resident import Resident
+from ._scopes import select
+from ._unit import DOWN, STARTING, UP
+from ._validation import count
+from .errors import ActorStartError, RestartIntensityError
+from .events import ActorCrashed, ActorEnded, ActorRestarting, ActorStarted
+from .statistics import ActorLedger
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from ._child import Child
+    from ._policy import Intensity, Restart
+    from ._scopes import Scope
+    from ._snapshot import RunIdentity
+    from ._unit import Unit
+
+_logger: Final = logging.getLogger("stageflow_actors")
+
+
+@final
+class Family:
+    """The children of one supervisor. Decisions are turns on the trio thread; what has to wait is a task of its own.
+
+    Its tasks are out of reach of every cancellation from outside: a supervisor that is cancelled stops its children
+    itself, in order.
+    """
+
+    def __init__(
+        self,
+        scope: Scope,
+        intensity: Intensity,
+        identity: RunIdentity,
+        threads: trio.CapacityLimiter,
+        random: Callable[[], float],
+        give_up: Callable[[BaseException], None],
+        above: Family | None,
+        prefix: str,
+    ) -> None:
+        self.identity = identity
+        self.threads = threads
+        self.prefix = prefix
+        """The names of the supervisors above, as a path."""
+        self.bulletin: Bulletin = Bulletin(above.bulletin if above else None)
+        self.deadlines = Deadlines()
+        self.children: dict[str, Child] = {}
+        """In the order of spawning; without those that have ended."""
+        self.nursery: trio.Nursery
+        self.errors: list[Exception] = []
+        """What children raised while they were being stopped, and nobody else will hear of."""
+        self.now: Callable[[], float] = trio.lowlevel.current_clock().current_time
+        self._scope = scope
+        self._intensity = intensity
+        self._random = random
+        self._give_up = give_up
+        self._window = NO_FAILURES
+        self._number = 0
+        self._repairs: list[Repair] = []
+        self._past = ActorLedger()
+        """The account of those that have ended."""
+        self._is_halting = False
+        """Whether everything is being brought down."""
+
+    async def host(self, task_status: trio.TaskStatus[None]) -> None:
+        """Be the task in which all tasks of children live, until it is dismissed."""
+        with trio.CancelScope(shield=True):
+            async with trio.open_nursery() as self.nursery:
+                self.nursery.start_soon(self.deadlines.keep, name="timeouts of asks")
+                task_status.started()
+                await trio.sleep_forever()
+
+    def dismiss(self) -> None:
+        """End that task; no child is left in it."""
+        self.nursery.cancel_scope.cancel()
+
+    def next_number(self) -> int:
+        """Return the place of one more child in the order of spawning."""
+        self._number += 1
+        return self._number
+
+    # Starting
+
+    @enable_ki_protection
+    async def start(self, child: Child) -> None:
+        """Register a child and bring it up.
+
+        Raises:
+            ActorStartError: It did not come up. Nothing is left of it.
+        """
+        self.children[child.name] = child
+        for unit in child.units:
+            unit.begin()
+        try:
+            for unit in child.units:
+                while unit.state is STARTING:
+                    await unit.change()
+        except BaseException:
+            await self._clear_away(child)
+            raise
+        failed = next((unit for unit in child.units if unit.state is not UP), None)
+        if failed is None:
+            child.is_starting = False
+            return
+        await self._clear_away(child)
+        error = failed.error
+        if error is not None and not isinstance(error, Exception):
+            self._give_up(error)
+        why = "it ended at once" if error is None else describe_error(error)
+        if failed.ordered and error is None:
+            why = "the supervisor was stopped meanwhile"
+        raise ActorStartError(f"it did not start: {why}", actor=child.path) from error
+
+    async def _clear_away(self, child: Child) -> None:
+        child.is_retiring = True
+        with trio.CancelScope(shield=True):
+            await self._bring_down(child, hurry=True)
+        self._bury(child, "it did not start")
+
+    def tell_started(self, unit: Unit) -> None:
+        """Tell that a unit is up."""
+        if self.bulletin.events:
+            event = ActorStarted(unit.child.path, self.bulletin.at(), unit.index, unit.incarnation)
+            self.bulletin.events.tell(event)
+
+    # What is made of an end
+
+    def unit_ended(self, unit: Unit, error: BaseException | None) -> None:
+        """Take note that a unit's task is over."""
+        unit.error = error
+        if unit.ordered or unit.child.is_retiring:
+            if error is not None:
+                self._note_late(unit, error)
+        elif unit.started and not unit.child.is_starting:
+            self.judge(unit, error)
+        # Else whoever started it looks at it.
+
+    def _note_late(self, unit: Unit, error: BaseException) -> None:
+        """Take note of an error from a unit that was told to end."""
+        if not isinstance(error, Exception):
+            self._give_up(error)
+            return
+        _logger.error(
+            "actor %r failed while it was stopped: %s", unit.child.path, describe_error(error), exc_info=error
+        )
+        if not isinstance(unit.child, Resident):
+            self.errors.append(error)
+
+    def judge(self, unit: Unit, error: BaseException | None) -> None:
+        """Decide what becomes of a unit that has ended by itself, or did not come up again."""
+        child = unit.child
+        if error is not None:
+            _logger.error("actor %r failed: %s", child.path, describe_error(error), exc_info=error)
+            if self.bulletin.events:
+                self.bulletin.events.tell(ActorCrashed(child.path, self.bulletin.at(), unit.index, error))
+            if not isinstance(error, Exception):
+                self._give_up(error)
+                return
+        if self._is_halting:
+            return
+        if error is None:
+            if child.policy == "permanent":
+                self._restart(unit, None, 0.0)
+            else:
+                self.retire(child, "it ended by itself")
+            return
+        if child.policy == "temporary":
+            self.retire(child, "it failed, and is temporary", error)
+            return
+        directive, final = (unit.directive, error) if unit.directive is not None else child.direct(error)
+        delay: float | None = 0.0
+        if directive in (Directive.RESTART, Directive.RESUME) and child.restart is not None:
+            child.window, delay = plan_restart(child.restart, child.window, trio.current_time(), self._random())
+            if delay is None:
+                directive, final = Directive.FAIL, _make_spent(child, child.restart, error)
+        if directive in (Directive.RESTART, Directive.RESUME):
+            assert delay is not None
+            self._restart(unit, error, delay)
+        elif directive is Directive.ESCALATE or child.policy == "permanent" or not isinstance(final, Exception):
+            self._give_up(final)
+        else:
+            self.retire(child, "it failed", final)
+
+    def _restart(self, unit: Unit, error: Exception | None, delay: float) -> None:
+        """Restart a unit, and those that the scope says, unless that would be one restart too many."""
+        now = trio.current_time()
+        self._window = count_failure(self._window, self._intensity.within, now)
+        if self._window.count > self._intensity.max_restarts:
+            self._give_up(self._make_intensity(unit.child, error))
+            return
+        others = self._list_affected(unit.child)
+        _logger.warning(
+            "actor %r is restarted in %.3g s%s",
+            unit.child.path,
+            delay,
+            f", and {count(len(others), 'other')}" if others else "",
+        )
+        if self.bulletin.events:
+            names = tuple(child.path for child in others)
+            event = ActorRestarting(unit.child.path, self.bulletin.at(), unit.index, delay, names)
+            self.bulletin.events.tell(event)
+        units = {unit, *(each for child in others for each in child.units)}
+        if self._scope == "one_for_all":
+            units.update(unit.child.units)
+        self._repair(units, now + delay)
+
+    def _list_affected(self, failed: Child) -> list[Child]:
+        settled = [child for child in self.children.values() if not (child.is_starting or child.is_retiring)]
+        return select(self._scope, settled, failed)
+
+    def _repair(self, units: Iterable[Unit], at: float) -> Repair:
+        wanted = set(units)
+        concerned = [repair for repair in self._repairs if not repair.units.isdisjoint(wanted)]
+        if not concerned:
+            repair = Repair(self, wanted, at)
+            self._repairs.append(repair)
+            self.nursery.start_soon(repair.run, name="restart")
+            return repair
+        first, *others = concerned
+        first.add(wanted, at)
+        for other in others:
+            self._repairs.remove(other)
+            first.merge(other)
+        return first
+
+    def repair_ended(self, repair: Repair) -> None:
+        """Forget a repair that is over."""
+        if repair in self._repairs:
+            self._repairs.remove(repair)
+
+    async def restart(self, child: Child) -> None:
+        """Restart a child because somebody asks for it, and those that the scope says; it counts against nothing."""
+        others = self._list_affected(child)
+        self._repair({*child.units, *(each for other in others for each in other.units)}, trio.current_time())
+        while (repair := self._find_repair(child)) is not None:
+            await repair.over.wait()
+
+    def _find_repair(self, child: Child) -> Repair | None:
+        return next((repair for repair in self._repairs if not repair.units.isdisjoint(child.units)), None)
+
+    # Ending
+
+    def retire(self, child: Child, reason: str, error: BaseException | None = None) -> None:
+        """Let a child end for good: what is up of it is brought down first, in a task of its own."""
+        if child.is_retiring:
+            return
+        child.is_retiring = True
+        child.error = error
+        if all(unit.state is DOWN for unit in child.units):
+            self._bury(child, reason)
+        else:
+            self.nursery.start_soon(partial(self._retire, child, reason), name=f"end of {child.path}")
+
+    async def _retire(self, child: Child, reason: str) -> None:
+        await self._bring_down(child, hurry=False)
+        self._bury(child, reason)
+
+    async def _bring_down(self, child: Child, *, hurry: bool) -> None:
+        for unit in child.units:
+            if unit.state is not DOWN:
+                unit.end(hurry=hurry)
+        for unit in child.units:
+            await unit.wait_down()
+
+    def _bury(self, child: Child, reason: str) -> None:
+        if child.ended.is_set():
+            return
+        child.is_retiring = True
+        child.bury()
+        self._past += child.balance()
+        self.children.pop(child.name, None)
+        child.ended.set()
+        _logger.info("actor %r has ended: %s", child.path, reason)
+        if self.bulletin.events:
+            self.bulletin.events.tell(ActorEnded(child.path, self.bulletin.at(), reason, child.error))
+
+    @enable_ki_protection
+    async def halt(self, *, hurry: bool, for_good: bool) -> None:
+        """Bring all children down, the last one first. Cancelled while it waits, it goes on in a hurry.
+
+        Args:
+            hurry: Whether messages in hand are cancelled, rather than given their time.
+            for_good: Whether they end; otherwise they keep their mailboxes, and may be brought up again.
+        """
+        self._is_halting = True
+        for repair in self._repairs:
+            repair.cancel()
+        try:
+            await self._halt_all(hurry=hurry, for_good=for_good)
+        except BaseException:
+            with trio.CancelScope(shield=True):
+                await self._halt_all(hurry=True, for_good=for_good)
+            raise
+
+    async def _halt_all(self, *, hurry: bool, for_good: bool) -> None:
+        with trio.CancelScope(shield=hurry):
+            for child in sorted(self.children.values(), key=_number, reverse=True):
+                if for_good or child.policy == "temporary":
+                    child.is_retiring = True
+                await self._bring_down(child, hurry=hurry)
+                if child.is_retiring:
+                    self._bury(child, "its supervisor ended")
+
+    def bury_all(self) -> None:
+        """Let every child end for good; all are down."""
+        for child in sorted(self.children.values(), key=_number, reverse=True):
+            self._bury(child, "its supervisor ended")
+
+    async def revive(self) -> None:
+        """Bring all children up again, in order.
+
+        Raises:
+            ActorStartError: One did not come up.
+        """
+        self._is_halting = False
+        self._window = NO_FAILURES
+        for child in list(self.children.values()):
+            for unit in child.units:
+                child.restarts += 1
+                unit.begin()
+                while unit.state is STARTING:
+                    await unit.change()
+                if unit.state is DOWN and not unit.started:
+                    why = describe_error(unit.error) if unit.error else "it was stopped"
+                    raise ActorStartError(f"it did not start again: {why}", actor=child.path) from unit.error
+
+    def balance(self) -> ActorLedger:
+        """Return the account of all messages, with those of the supervisors below."""
+        total = self._past
+        for child in self.children.values():
+            total += child.balance()
+        return total
+
+    def _make_intensity(self, child: Child, error: Exception | None) -> RestartIntensityError:
+        limit = self._intensity
+        within = "" if limit.within is None else f" within {limit.within:g} s"
+        last = "ended by itself" if error is None else f"failed with {describe_error(error)}"
+        problem = (
+            f"the supervisor has had {count(limit.max_restarts, 'restart')}{within}, and actor {child.path!r} {last}"
+        )
+        hint = "raise its intensity, or let the actor's restart policy resume after such an error"
+        made = RestartIntensityError(problem, max_restarts=limit.max_restarts, within=limit.within, hint=hint)
+        made.__cause__ = error
+        return made
+
+
+def _number(child: Child) -> int:
+    return child.number
+
+
+def _make_spent(child: Child, restart: Restart, error: Exception) -> RestartIntensityError:
+    within = "" if restart.within is None else f" within {restart.within:g} s"
+    problem = (
+        f"it failed {child.window.count} times{within}, more than its max_restarts={restart.max_restarts} allows; "
+        f"the last failure is {describe_error(error)}"
+    )
+    made = RestartIntensityError(problem, max_restarts=restart.max_restarts, within=restart.within, actor=child.path)
+    made.__cause__ = error
+    return made

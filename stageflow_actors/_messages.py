@@ -1,0 +1,177 @@
+"""A message to a resident actor, on its way from its sender to its end."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Final, final
+
+import outcome
+from trio.lowlevel import Abort, Task, reschedule
+
+from ._stage import StageContext
+from .errors import AskTimeoutError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from ._deadlines import Entry
+    from ._output import StageOutput
+    from ._resident import Resident
+    from ._snapshot import ContextSnapshot
+    from ._stage import StageInputs
+    from ._worker import Worker
+
+
+class Whereabouts(Enum):
+    """Where a message is."""
+
+    WAITING = "waiting"
+    """In the mailbox, or with a sender that waits for room there."""
+    HANDED = "handed"
+    """A worker has it, and has not begun."""
+    BEGUN = "begun"
+    ENDED = "ended"
+
+
+WAITING, HANDED, BEGUN, ENDED = Whereabouts
+_DONE: Final = outcome.Value(None)
+
+
+@final
+class Message:
+    """What was sent, who waits for it, and where it is.
+
+    Its task is the one that waits: the asker for a reply, or a teller for room in the mailbox. Whoever wakes the task
+    takes it out first, so it is woken once, by whatever comes first: a reply, an error, the timeout, its cancellation.
+    """
+
+    __slots__ = (
+        "_deadline",
+        "_name",
+        "_resident",
+        "config",
+        "deliveries",
+        "emit",
+        "error",
+        "inputs",
+        "is_ask",
+        "number",
+        "run_key",
+        "seconds",
+        "snapshot",
+        "stage",
+        "task",
+        "where",
+        "worker",
+    )
+
+    def __init__(
+        self,
+        resident: Resident,
+        snapshot: ContextSnapshot[Any],
+        inputs: StageInputs,
+        config: Mapping[str, Any],
+        task: Task | None,
+        seconds: float | None = None,
+    ) -> None:
+        self._resident = resident
+        self.snapshot = snapshot
+        self.inputs = inputs
+        self.config = config
+        self.task = task
+        self.seconds = seconds
+        """The timeout of an ask."""
+        self.is_ask = True
+        self.where = WAITING
+        self.number = 0
+        """Which one it is of those that the actor accepted, counted from 1."""
+        self.deliveries = 0
+        self.worker: Worker | None = None
+        self.error: Exception | None = None
+        """Why an earlier delivery failed."""
+        self.stage: str | None = None
+        """The stage of a run that sent it."""
+        self.run_key: str | None = None
+        """The idempotency key that the run has given it."""
+        self.emit: Callable[[Any], None] | None = None
+        """Where the run hears what the stage emits."""
+        self._deadline: Entry | None = None
+
+    # Towards the stage
+
+    @property
+    def key(self) -> str:
+        """The same for every delivery of this message, and for no other message."""
+        return self.run_key or f"{self._resident.family.identity.run_id}/{self._resident.path}/{self.number}"
+
+    def stop(self) -> None:
+        """Let the actor end after this message."""
+        if self.where is BEGUN and self.worker is not None:
+            self.worker.leaves = True
+
+    def make_context(self) -> StageContext:
+        """Return what the stage sees of it."""
+        return StageContext(
+            self.stage or self._resident.path,
+            self.snapshot,
+            self.inputs,
+            self.config,
+            self.deliveries,
+            self._emit,
+            self,
+        )
+
+    def _emit(self, _stage: str, _attempt: int, event: object) -> None:
+        if self.emit is not None:
+            self.emit(event)
+        elif self.worker is not None:
+            self._resident.tell_emitted(self.worker, event)
+
+    # Towards its sender
+
+    def set_timeout(self, at: float) -> None:
+        """Let its asker give up at a time on trio's clock."""
+        self._deadline = self._resident.family.deadlines.add(at, self._time_out)
+
+    def wake(self, result: outcome.Outcome[StageOutput | None] = _DONE) -> bool:
+        """Let the task that waits go on with a result; return whether there was one."""
+        task, self.task = self.task, None
+        if task is None:
+            return False
+        if self._deadline is not None:
+            self._resident.family.deadlines.drop(self._deadline)
+            self._deadline = None
+        reschedule(task, result)
+        return True
+
+    def fail(self, error: BaseException) -> None:
+        """Let the task that waits go on with an error."""
+        if self.task is not None:
+            self.wake(outcome.Error(error))
+
+    def abort(self, _raise_cancel: Callable[[], None]) -> Abort:
+        """Give up, because the task that waits is cancelled."""
+        self.task = None
+        if self._deadline is not None:
+            self._resident.family.deadlines.drop(self._deadline)
+            self._deadline = None
+        self._give_up()
+        return Abort.SUCCEEDED
+
+    def _time_out(self) -> None:
+        self._deadline = None
+        begun = self.where is BEGUN
+        task, self.task = self.task, None
+        assert task is not None
+        self._give_up()
+        seconds = self.seconds or 0.0
+        problem = f"it did not answer within {seconds:g} s"
+        rest = "it has begun with the message" if begun else "it had not begun with the message, which was withdrawn"
+        error = AskTimeoutError(f"{problem}; {rest}", seconds=seconds, actor=self._resident.path, stage=self.stage)
+        reschedule(task, outcome.Error(error))
+
+    def _give_up(self) -> None:
+        """Withdraw it, unless a worker has begun with it."""
+        if self.where is WAITING:
+            self._resident.withdraw(self)
+        # One that a worker has in hand is looked at by that worker, before it begins.

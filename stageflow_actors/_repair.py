@@ -1,0 +1,87 @@
+"""One restart: which units it brings down, when it brings them up again, and what comes in between."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, final
+
+import trio
+
+from ._unit import DOWN, STARTING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from ._family import Family
+    from ._unit import Unit
+
+
+@final
+class Repair:
+    """Brings units down, in reverse order, and up again, in order; one more failure in between makes it begin anew.
+
+    A unit belongs to one repair at most: a failure that concerns units of another is added to that one.
+    """
+
+    def __init__(self, family: Family, units: Iterable[Unit], at: float) -> None:
+        self._family = family
+        self.units = set(units)
+        self.over = trio.Event()
+        self._at = at
+        """Not before this time is anything started."""
+        self._is_stale = False
+        """Whether more was added since it began to bring units down."""
+        self._wait = trio.CancelScope()
+        """Around what is waited for between the steps."""
+        self._scope = trio.CancelScope()
+
+    def add(self, units: Iterable[Unit], at: float) -> None:
+        """Take in more units, and what was known of them: all is brought down again."""
+        self.units |= set(units)
+        self._at = max(self._at, at)
+        self._is_stale = True
+        self._wait.cancel()
+
+    def merge(self, other: Repair) -> None:
+        """Take the place of another repair."""
+        self.add(other.units, other._at)
+        other.cancel()
+
+    def cancel(self) -> None:
+        """End it, whatever it waits for; what is starting goes on to start."""
+        self._scope.cancel()
+
+    async def run(self) -> None:
+        """Do it, to its end."""
+        with self._scope:
+            while await self._try():
+                pass
+        self._family.repair_ended(self)
+        self.over.set()
+
+    async def _try(self) -> bool:
+        """Bring all down and up again; return whether that has to be done once more."""
+        self._is_stale = False
+        self._wait = trio.CancelScope()
+        for unit in sorted(self.units, key=_place, reverse=True):
+            if unit.state is not DOWN:
+                unit.end(hurry=False)
+                await unit.wait_down()
+        with self._wait:
+            if trio.current_time() < self._at:
+                await trio.sleep_until(self._at)
+            for unit in sorted(self.units, key=_place):
+                if self._is_stale:
+                    break
+                if unit.child.is_retiring or unit.state is not DOWN:
+                    continue
+                unit.child.restarts += 1
+                unit.begin()
+                while unit.state is STARTING:
+                    await unit.change()
+                if unit.state is DOWN and unit.error is not None and not unit.started and not unit.child.is_retiring:
+                    self._family.judge(unit, unit.error)  # which adds to this repair, or gives the unit up
+        return self._is_stale
+
+
+def _place(unit: Unit) -> tuple[int, int]:
+    return unit.place
