@@ -46,14 +46,15 @@ class Listeners(Generic[_T]):
 class Bulletin:
     """What a supervisor tells of its resident actors. Whoever tells looks first whether anybody listens."""
 
-    __slots__ = ("_began", "_now", "events", "letters")
+    __slots__ = ("_now", "began", "events", "letters")
 
     def __init__(self, above: Bulletin | None = None) -> None:
         self.events: Listeners[Any] = Listeners(above.events if above else None)
         self.letters: Listeners[Any] = Listeners(above.letters if above else None)
         self._now = trio.lowlevel.current_clock().current_time
-        self._began: float = self._now() if above is None else above._began
+        self.began: float = self._now() if above is None else above.began
+        """When the supervisor at the top was opened, on trio's clock."""
 
     def at(self) -> float:
         """Return the seconds since the supervisor, or the one at the top, was opened."""
-        return self._now() - self._began
+        return self._now() - self.began

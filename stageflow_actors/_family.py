@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 
 _logger: Final = logging.getLogger("stageflow_actors")
 
+_GOES_ON: Final = (Directive.RESTART, Directive.RESUME)
+"""Who has ended cannot go on as it is, and so is restarted."""
+
 
 @final
 class Family:
@@ -165,30 +168,35 @@ class Family:
         """Decide what becomes of a unit that has ended by itself, or did not come up again."""
         child = unit.child
         if error is not None:
-            _logger.error("actor %r failed: %s", child.path, describe_error(error), exc_info=error)
-            if self.bulletin.events:
-                self.bulletin.events.tell(ActorCrashed(child.path, self.bulletin.at(), unit.index, error))
-            if not isinstance(error, Exception):
-                self._give_up(error)
-                return
-        if self._is_halting:
-            return
-        if error is None:
-            if child.policy == "permanent":
-                self._restart(unit, None, 0.0)
-            else:
-                self.retire(child, "it ended by itself")
-            return
-        if child.policy == "temporary":
+            self._tell_crash(unit, error)
+        if error is not None and not isinstance(error, Exception):
+            self._give_up(error)
+        elif self._is_halting:
+            pass
+        elif error is None and child.policy == "permanent":
+            self._restart(unit, None, 0.0)
+        elif error is None:
+            self.retire(child, "it ended by itself")
+        elif child.policy == "temporary":
             self.retire(child, "it failed, and is temporary", error)
-            return
+        else:
+            self._judge_failure(unit, error)
+
+    def _tell_crash(self, unit: Unit, error: BaseException) -> None:
+        _logger.error("actor %r failed: %s", unit.child.path, describe_error(error), exc_info=error)
+        if self.bulletin.events:
+            self.bulletin.events.tell(ActorCrashed(unit.child.path, self.bulletin.at(), unit.index, error))
+
+    def _judge_failure(self, unit: Unit, error: Exception) -> None:
+        """Ask a child's own policy what to do about a failure, and do it."""
+        child = unit.child
         directive, final = (unit.directive, error) if unit.directive is not None else child.direct(error)
         delay: float | None = 0.0
-        if directive in (Directive.RESTART, Directive.RESUME) and child.restart is not None:
+        if directive in _GOES_ON and child.restart is not None:
             child.window, delay = plan_restart(child.restart, child.window, trio.current_time(), self._random())
             if delay is None:
                 directive, final = Directive.FAIL, _make_spent(child, child.restart, error)
-        if directive in (Directive.RESTART, Directive.RESUME):
+        if directive in _GOES_ON:
             assert delay is not None
             self._restart(unit, error, delay)
         elif directive is Directive.ESCALATE or child.policy == "permanent" or not isinstance(final, Exception):

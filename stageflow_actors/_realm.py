@@ -23,10 +23,11 @@ if TYPE_CHECKING:
 class Reign(Unit):
     """One opening of a child supervisor after the other."""
 
-    __slots__ = ("_leave", "_life", "_supervisor")
+    __slots__ = ("_leave", "_life", "_realm", "_supervisor")
 
-    def __init__(self, child: Child, supervisor: Supervisor) -> None:
-        super().__init__(child, 0)
+    def __init__(self, realm: Realm, supervisor: Supervisor) -> None:
+        super().__init__(realm, 0)
+        self._realm = realm
         self._supervisor = supervisor
         self._life: trio.CancelScope
         self._leave: trio.Event
@@ -50,12 +51,7 @@ class Reign(Unit):
         try:
             with self._life:
                 if not self.ordered:
-                    self._supervisor._make_ready()  # noqa: SLF001 (two sides of one thing)
-                    async with self._supervisor:
-                        await self._supervisor._revive()  # noqa: SLF001 (likewise)
-                        self.come_up()
-                        await self._leave.wait()
-                        self.enter(LEAVING)
+                    await self._reign()
         except BaseException as raised:
             error = raised
         if error is not None:
@@ -63,6 +59,18 @@ class Reign(Unit):
         self.enter(DOWN)
         self.child.family.unit_ended(self, error)
         del error  # its traceback keeps this frame
+
+    async def _reign(self) -> None:
+        """Be open: with what was up when it was closed, until it is told to leave."""
+        supervisor = self._supervisor
+        supervisor._reset()  # noqa: SLF001 (two sides of one thing)
+        self._realm.is_opening = True
+        async with supervisor:
+            self._realm.is_opening = False
+            await supervisor._household.revive()  # noqa: SLF001 (likewise)
+            self.come_up()
+            await self._leave.wait()
+            self.enter(LEAVING)
 
 
 @final
@@ -83,7 +91,7 @@ class Realm(Child):
 
     def bury(self) -> None:
         """Let all of its children end."""
-        self.supervisor._bury()  # noqa: SLF001 (likewise)
+        self.supervisor._household.end()  # noqa: SLF001 (likewise)
 
     def balance(self) -> ActorLedger:
         """Return the account of all messages below it."""

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, final
 
-import trio
 from trio.lowlevel import checkpoint, current_task, enable_ki_protection, wait_task_rescheduled
 
 from ._messages import Message
@@ -16,6 +14,10 @@ from ._validation import require_seconds
 from .errors import ActorDeadError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import trio
+
     from ._output import StageOutput
     from ._resident import Resident
     from ._stage import StageContext

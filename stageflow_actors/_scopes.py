@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal, Protocol, TypeAlias, TypeVar, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypeVar, cast, get_args
 
 from ._validation import nearest, refuse, suggest
 from .errors import CycleDetectedError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
 
 Scope: TypeAlias = Literal["one_for_one", "dependents", "one_for_all", "rest_for_one"]
 """Who is restarted with one that failed: nobody; those that depend on it, directly or not; all; those spawned later."""

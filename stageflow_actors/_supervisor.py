@@ -3,54 +3,49 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import random
-from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final, Self, final
 
 import trio
 from trio.lowlevel import enable_ki_protection
 
 from ._actor import split_cancelled
-from ._definition import PipelineDefinition
+from ._admission import make_engine
 from ._engine import Engine, Means
-from ._family import Family
-from ._graph import Graph, narrow
+from ._household import Household
 from ._limiter import Limiter
 from ._mailbox import Mailbox
-from ._output import StageOutput, StageStatus
 from ._policy import Intensity
 from ._realm import Realm
 from ._ref import ActorRef
 from ._resident import Resident
 from ._run import Run
 from ._scopes import require_scope
-from ._snapshot import RunIdentity, read_snapshot
+from ._snapshot import RunIdentity
 from ._spawning import read_child, read_resident
-from ._stream import EventStream
-from ._validation import refuse, require_count, require_name, require_seconds, suggest
-from .errors import ActorDeadError, LedgerError, UnknownActorError
-from .statistics import ActorLedger
+from ._validation import refuse, require_count, require_name, require_seconds
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
     from contextlib import AbstractAsyncContextManager
     from types import TracebackType
 
-    from ._child import Child
+    from ._definition import PipelineDefinition
+    from ._family import Family
     from ._limits import Overflow
+    from ._output import StageOutput
     from ._policy import Restart
     from ._result import RunResult
     from ._scopes import Policy, Scope
     from ._snapshot import ContextSnapshot
     from ._stage import Runner
+    from ._stream import EventStream
     from .events import ActorEvent, DeadLetter
-
-_logger: Final = logging.getLogger("stageflow_actors")
+    from .statistics import ActorLedger
 
 _DEFAULT_INTENSITY: Final = Intensity(3, within=5.0)
 _DEFAULT_MAILBOX: Final = Mailbox()
-_NO_OVERRIDES: Final[Mapping[str, StageOutput]] = {}
 
 
 @final
@@ -98,10 +93,9 @@ class Supervisor:
         identify: Callable[[], RunIdentity] = RunIdentity.new,
         random: Callable[[], float] = random.random,
     ) -> None:
-        self._scope = require_scope(scope)
+        require_scope(scope)
         if not isinstance(intensity, Intensity):
             refuse(f"intensity must be an Intensity, not {intensity!r}", hint="write intensity=Intensity(3, within=5)")
-        self._intensity = intensity
         self._running = None if max_running_stages is None else _make_limiter("max_running_stages", max_running_stages)
         self._runs = None
         if max_runs is not None:
@@ -114,6 +108,7 @@ class Supervisor:
         self._shutdown = require_seconds("shutdown", shutdown)
         self._identify = identify
         self._random = random
+        self._household = Household(scope, intensity, identify, random, self._give_up)
         self._engines: dict[Engine, None] = {}
         """In the order of their admission."""
         self._idle: trio.Event | None = None
@@ -125,13 +120,6 @@ class Supervisor:
         self._means: Means
         self._closed = False
         """Whether nothing more is admitted: it is being left, and does not wait for runs any more, or was left."""
-        self._family: Family | None = None
-        """Its resident actors; made when they are first asked for."""
-        self._hosted: trio.Event | None = None
-        """Set when these have a place to live."""
-        self._realm: Realm | None = None
-        """What it is to the supervisor above, where there is one."""
-        self._streams: list[EventStream[Any]] = []
 
     @enable_ki_protection  # an interrupt must not find a run that is admitted and not yet driven
     async def run(
@@ -230,35 +218,17 @@ class Supervisor:
     ) -> Engine:
         """Check everything that can be checked before anything starts."""
         self._require_open("run pipelines")
-        if not isinstance(pipeline, PipelineDefinition):
-            refuse(f"pipeline must be a Pipeline, not {pipeline!r}", hint="build one: Pipeline('name').with_stage(...)")
-        graph = pipeline._compile()  # noqa: SLF001 (the compiled graph is the runtime's affair, not users')
-        given = _NO_OVERRIDES
-        if overrides is not None and not isinstance(overrides, Mapping):
-            refuse(f"overrides must be a mapping of stage to output, not {overrides!r}", pipeline=pipeline.name)
-        if overrides is not None:
-            given = {name: _read_override(pipeline.name, name, value) for name, value in overrides.items()}
-        if targets is not None or given:
-            graph = narrow(graph, targets, given)
-            given = {name: output for name, output in given.items() if name in graph.positions}
-        if timeout is not None:
-            require_seconds("timeout", timeout, pipeline=pipeline.name)
-        read = read_snapshot(snapshot)
-        _check_item_keys(graph, read)
-        for stage, ref in graph.actors:
-            self._check_actor(ref, pipeline.name, stage)
-        if intensity is not None and not isinstance(intensity, Intensity):
-            hint = "write intensity=Intensity(20, within=60)"
-            refuse(f"intensity must be an Intensity, not {intensity!r}", pipeline=pipeline.name, hint=hint)
-        engine = Engine(
-            graph,
-            read,
-            self._identify(),
-            fail_fast=not continue_on_failure,
+        engine = make_engine(
+            pipeline,
+            snapshot,
+            continue_on_failure=continue_on_failure,
             timeout=timeout,
-            overrides=given,
-            means=self._means,
             intensity=intensity,
+            targets=targets,
+            overrides=overrides,
+            means=self._means,
+            identify=self._identify,
+            check_actor=self._household.check_actor,
         )
         if self._runs is not None:
             engine.enter(self._runs)
@@ -279,9 +249,7 @@ class Supervisor:
         self._forget(engine)
         run._finish()  # noqa: SLF001 (handle and supervisor are two sides of one thing)
         if engine.fatal is not None:
-            self._fatal = engine.fatal
-            assert self._nursery is not None
-            self._nursery.cancel_scope.cancel()
+            self._give_up(engine.fatal)
         elif engine.is_failed:
             self._unobserved = [other for other in self._unobserved if not other._observed]  # noqa: SLF001
             self._unobserved.append(run)
@@ -291,9 +259,7 @@ class Supervisor:
         if self._nursery is not None:
             message = "a supervisor can be entered once; make another"
             raise RuntimeError(message)
-        if self._realm is not None and not self._realm.is_opening:
-            message = "another supervisor opens and closes this one; use it as it is, without `async with`"
-            raise RuntimeError(message)
+        self._household.refuse_entry()
         if not trio.lowlevel.in_trio_run():
             message = "a supervisor runs inside trio, and this is no trio task; start it with trio.run(...)"
             raise RuntimeError(message)
@@ -301,6 +267,7 @@ class Supervisor:
         self._means = Means(threads, self._running, self._shutdown, self._random)
         self._manager = trio.open_nursery()
         self._nursery = await self._manager.__aenter__()
+        self._household.open(self._nursery, threads)
         return self
 
     @enable_ki_protection
@@ -323,7 +290,8 @@ class Supervisor:
                 self._closed = True  # in the step in which nobody was found; there is a checkpoint in what follows
                 try:
                     with contextlib.suppress(trio.Cancelled):
-                        await self._halt(hurry=error is not None)
+                        given_up = isinstance(self._fatal, Exception)
+                        await self._household.halt(hurry=error is not None, has_given_up=given_up)
                 finally:
                     left = (kind, error, traceback) if own else (None, None, None)
                     await self._manager.__aexit__(*left)
@@ -335,32 +303,6 @@ class Supervisor:
         if error is None:
             await trio.lowlevel.checkpoint_if_cancelled()
             self._raise_unheard()
-
-    async def _halt(self, *, hurry: bool) -> None:
-        """Stop all resident actors."""
-        family = self._family
-        if family is None or self._hosted is None:
-            self._end_streams()
-            return
-        for_good = self._realm is None
-        try:
-            if isinstance(self._fatal, Exception):  # it has given up; its scope is cancelled, and would hurry it
-                with trio.CancelScope(shield=True):
-                    await family.halt(hurry=False, for_good=for_good)
-            else:
-                await family.halt(hurry=hurry, for_good=for_good)
-        finally:
-            family.dismiss()
-            self._hosted = None
-            if for_good:
-                self._end_streams()
-                if not family.balance().balanced:
-                    _logger.critical("the ledger of resident actors does not balance: %s", family.balance())
-
-    def _end_streams(self) -> None:
-        for stream in self._streams:
-            stream._end()  # noqa: SLF001 (two sides of one thing)
-        self._streams.clear()
 
     def _stop_all(self, reason: str) -> None:
         self._closed = True  # or a task that starts one run after the other would keep it open for ever
@@ -383,8 +325,7 @@ class Supervisor:
         """Return this supervisor, or one below, if it has runs."""
         if self._engines:
             return self
-        below = self._family.children.values() if self._family is not None else ()
-        found = (child.supervisor._find_busy() for child in below if isinstance(child, Realm))  # noqa: SLF001 (likewise)
+        found = (below._find_busy() for below in self._household.list_below())  # noqa: SLF001 (its own class)
         return next((busy for busy in found if busy is not None), None)
 
     async def _wait_for_runs(self) -> None:
@@ -396,18 +337,15 @@ class Supervisor:
         """Raise what nobody has heard of: runs that failed, and what went wrong while actors were stopped."""
         errors: list[Exception] = [run._make_error() for run in self._unobserved if not run._observed]  # noqa: SLF001
         told = f"{len(errors)} runs failed, and nobody awaited their results"
-        if self._family is not None:
-            if self._family.errors:
-                errors += self._family.errors
-                told = f"{len(errors)} errors of runs and supervisors, and nobody has heard of them"
-            ledger = self._family.balance()
-            if not errors and self._realm is None and not ledger.balanced:
-                problem = f"the ledger of resident actors does not balance: {ledger}"
-                raise LedgerError(problem, hint="please report it")
+        unheard = self._household.list_unheard()
+        if unheard:
+            errors += unheard
+            told = f"{len(errors)} runs and supervisors failed, and nobody has heard of it"
         if len(errors) == 1:
             raise errors[0]
         if errors:
             raise ExceptionGroup(told, errors)
+        self._household.check_ledger()
 
     # Resident actors
 
@@ -455,7 +393,7 @@ class Supervisor:
             CycleDetectedError: It would depend on itself.
             RuntimeError: The supervisor is not open.
         """
-        family = await self._prepare_family("spawn actors")
+        family = await self._prepare("spawn actors")
         child = read_child(family, name, policy, restart, depends_on)
         options = read_resident(
             runner,
@@ -496,36 +434,32 @@ class Supervisor:
             PipelineValidationError: An argument cannot be. Nothing has started.
             RuntimeError: This supervisor is not open.
         """
-        family = await self._prepare_family("spawn supervisors")
+        family = await self._prepare("spawn supervisors")
         child = read_child(family, name, policy, restart, depends_on)
-        if not isinstance(supervisor, Supervisor) or supervisor._nursery is not None or supervisor._realm is not None:
+        if (
+            not isinstance(supervisor, Supervisor)
+            or supervisor._nursery is not None
+            or supervisor._household.realm is not None
+        ):
             problem = f"supervisor must be a Supervisor that was never opened, not {supervisor!r}"
             refuse(problem, hint="write spawn_supervisor(Supervisor(), name='...')")
         realm = Realm(family, child, self, supervisor, family.next_number())
-        supervisor._realm = realm
+        supervisor._household.realm = realm
         await family.start(realm)
         return supervisor
 
     def actor(self, name: str) -> ActorRef:
-        """Return the reference to an actor by its name, or by its path where a child supervisor has it: `ingest/parser`.
+        """Return the reference to an actor by its name, or by its path through child supervisors: `ingest/parser`.
 
         Raises:
             UnknownActorError: There is none of that name, or it has ended.
         """
-        first, _, rest = require_name("the name of an actor", name).partition("/")
-        children = self._family.children if self._family is not None else {}
-        child: Child | None = children.get(first)
-        if isinstance(child, Realm) and rest:
-            return child.supervisor.actor(rest)
-        if not isinstance(child, Resident) or child.is_starting or rest:
-            hint = suggest(name, children, "the supervisor has") if children else "it has none; spawn it"
-            raise UnknownActorError(f"there is no resident actor {name!r}", hint=hint)
-        return ActorRef(child)
+        return ActorRef(self._household.find(require_name("the name of an actor", name)))
 
     @property
     def ledger(self) -> ActorLedger:
         """The account of all messages to resident actors since it was opened, those of supervisors below included."""
-        return ActorLedger() if self._family is None else self._family.balance()
+        return self._household.ledger
 
     def events(self, *, max_queued: int = 4096) -> EventStream[ActorEvent]:
         """Subscribe, at this call, to what happens to resident actors, those of supervisors below included.
@@ -537,9 +471,8 @@ class Supervisor:
             RuntimeError: The supervisor is not open.
         """
         self._require_open("listen to it")
-        return self._subscribe(
-            EventStream(self._make_family().bulletin.events, require_count("max_queued", max_queued))
-        )
+        bound = require_count("max_queued", max_queued)
+        return self._household.subscribe(lambda family: family.bulletin.events, bound)
 
     def dead_letters(self, *, max_queued: int = 4096) -> EventStream[DeadLetter]:
         """Subscribe, at this call, to the dead letters of resident actors, those of supervisors below included.
@@ -552,47 +485,21 @@ class Supervisor:
             RuntimeError: The supervisor is not open.
         """
         self._require_open("listen to it")
-        return self._subscribe(
-            EventStream(self._make_family().bulletin.letters, require_count("max_queued", max_queued))
-        )
-
-    def _subscribe(self, stream: EventStream[Any]) -> EventStream[Any]:
-        self._streams.append(stream)
-        return stream
+        bound = require_count("max_queued", max_queued)
+        return self._household.subscribe(lambda family: family.bulletin.letters, bound)
 
     def _require_open(self, what: str) -> None:
-        if self._realm is not None and self._closed:
-            ended = self._realm.is_retiring
-            problem = "the supervisor has ended" if ended else "the supervisor has given up, and is being restarted"
-            raise ActorDeadError(problem, actor=self._realm.path, hint=None if ended else "try again")
+        error = self._household.make_closed_error() if self._closed else None
+        if error is not None:
+            raise error
         if self._nursery is None or self._closed:
             done = "has been left" if self._closed else "is not open"
             message = f"the supervisor {done}; {what} inside `async with Supervisor() as supervisor:`"
             raise RuntimeError(message)
 
-    def _make_family(self) -> Family:
-        if self._family is None:
-            realm = self._realm
-            above = None if realm is None else realm.family
-            prefix = "" if realm is None else f"{realm.path}/"
-            threads = self._means.threads
-            self._family = Family(
-                self._scope, self._intensity, self._identify(), threads, self._random, self._give_up, above, prefix
-            )
-        return self._family
-
-    async def _prepare_family(self, what: str) -> Family:
-        """Return the family, with a place for its tasks to live in."""
+    async def _prepare(self, what: str) -> Family:
         self._require_open(what)
-        family = self._make_family()
-        if self._hosted is None:
-            self._hosted = trio.Event()
-            assert self._nursery is not None
-            with trio.CancelScope(shield=True):
-                await self._nursery.start(family.host, name="host of resident actors")
-            self._hosted.set()
-        else:
-            await self._hosted.wait()
+        family = await self._household.prepare()
         self._require_open(what)
         return family
 
@@ -603,63 +510,12 @@ class Supervisor:
         assert self._nursery is not None
         self._nursery.cancel_scope.cancel()
 
-    def _check_actor(self, ref: ActorRef, pipeline: str, stage: str) -> None:
-        """Refuse a stage that is an actor of a supervisor which may end before the run does, or has ended."""
-        resident = ref._resident  # noqa: SLF001 (two sides of one thing)
-        if resident.is_retiring:
-            refuse(f"its actor {ref.name!r} has ended", pipeline=pipeline, stage=stage, hint="spawn it again")
-        supervisor: Supervisor | None = self
-        while supervisor is not None and supervisor._family is not resident.family:
-            supervisor = supervisor._realm.above if supervisor._realm is not None else None
-        if supervisor is None:
-            problem = f"its actor {ref.name!r} lives in another supervisor"
-            refuse(problem, pipeline=pipeline, stage=stage, hint="run the pipeline there, or in a supervisor below")
-
-    # As the child of another supervisor
-
-    def _make_ready(self) -> None:
-        """Get ready to be opened, once more."""
-        assert self._realm is not None
+    def _reset(self) -> None:
+        """Get ready to be opened once more, as the child of another supervisor."""
         self._nursery = self._manager = self._fatal = self._idle = None
         self._unobserved = []
         self._closed = False
-        self._realm.is_opening = True
-
-    async def _revive(self) -> None:
-        """Bring up again what was up when it was closed."""
-        assert self._realm is not None
-        self._realm.is_opening = False
-        if self._family is not None:
-            self._family.threads = self._means.threads
-            await self._prepare_family("revive its actors")
-            await self._family.revive()
-
-    def _bury(self) -> None:
-        """Let everything end that might have come up again."""
-        if self._family is not None:
-            self._family.bury_all()
-        self._end_streams()
 
 
 def _make_limiter(what: str, limit: int, **options: Any) -> Limiter:
     return Limiter(require_count(what, limit), **options)
-
-
-def _check_item_keys(graph: Graph, snapshot: ContextSnapshot[Any]) -> None:
-    """Refuse data that the items of a fan-out would hide."""
-    taken = next((key for key in ("item", "index") if key in snapshot.data), None)
-    if taken is not None and any(form.is_container for form in graph.forms):
-        stage = next(spec.name for spec, form in zip(graph.specs, graph.forms, strict=True) if form.is_container)
-        problem = f"the snapshot's data has an entry {taken!r}, where its workers find their own"
-        refuse(problem, pipeline=graph.pipeline, stage=stage, hint="rename the entry")
-
-
-def _read_override(pipeline: str, name: str, value: object) -> StageOutput:
-    if isinstance(value, StageOutput):
-        if value.status not in (StageStatus.OK, StageStatus.SKIP):
-            problem = f"an override must be an output of status ok or skip, not {value.status.value}"
-            refuse(problem, pipeline=pipeline, stage=name)
-        return value
-    if isinstance(value, Mapping):
-        return StageOutput.ok(value)
-    refuse(f"an override must be a StageOutput or a mapping, not {value!r}", pipeline=pipeline, stage=name)

@@ -12,12 +12,18 @@ import trio
 
 from stageflow_actors import Attempt, Pipeline, StageOutput, StageState, errors
 from stageflow_actors.errors import (
+    ActorDeadError,
+    ActorError,
+    ActorStartError,
+    ActorUnavailableError,
+    AskTimeoutError,
     ContractError,
     ControlError,
     CycleDetectedError,
     InjectedError,
     ItemFailedError,
     LedgerError,
+    MailboxFullError,
     MissingExtraError,
     MissingKeyError,
     NoOutputError,
@@ -37,9 +43,10 @@ from stageflow_actors.errors import (
     StrayCancelledError,
     ThreadAbandonedError,
     UndeclaredDependencyError,
+    UnknownActorError,
 )
 
-PLACE = {"pipeline": "report", "stage": "join", "attempt": 2, "hint": "do this"}
+PLACE = {"pipeline": "report", "stage": "join", "attempt": 2, "actor": "model", "hint": "do this"}
 
 # Class: its nearest base here, a built-in that catches it too, and what it carries beside the place.
 CLASSES = {
@@ -63,6 +70,13 @@ CLASSES = {
         {"attempts": (Attempt(1, 0.5, 1.0, None),), "max_restarts": 3, "within": 60.0},
     ),
     OverloadedError: (StageflowError, Exception, {"limit": 64, "max_queued": 100}),
+    MailboxFullError: (OverloadedError, Exception, {"limit": 4, "max_queued": 64}),
+    ActorError: (StageflowError, Exception, {}),
+    ActorStartError: (ActorError, Exception, {}),
+    AskTimeoutError: (ActorError, TimeoutError, {"seconds": 2.5}),
+    ActorDeadError: (ActorError, Exception, {}),
+    ActorUnavailableError: (ActorError, Exception, {}),
+    UnknownActorError: (ActorError, LookupError, {}),
     ItemFailedError: (StageflowError, Exception, {"index": 17, "escalates": True}),
     ThreadAbandonedError: (StageflowError, Exception, {"seconds": 2.5}),
     LedgerError: (StageflowError, Exception, {"result": None}),

@@ -13,9 +13,9 @@ import attrs
 import pytest
 
 import stageflow_actors
-from stageflow_actors import errors, events
+from stageflow_actors import errors, events, statistics
 
-PUBLIC_MODULES = {"cli", "errors", "events", "testing"}
+PUBLIC_MODULES = {"cli", "errors", "events", "statistics", "testing"}
 NAMES = stageflow_actors.__all__
 OBJECTS = [getattr(stageflow_actors, name) for name in NAMES]
 CLASSES = [thing for thing in OBJECTS if inspect.isclass(thing)]
@@ -62,7 +62,8 @@ def test_every_name_of_the_contract_is_there():
     """Those of the runtime; each later part of the library adds its own."""
     contract = """ContextSnapshot ParallelPipelineFactory Pipeline PipelineFailedError PipelineValidationError
     Run RunResult StageContext StageFailure StageInputs StageKind StageOutput StageSpec StageState StageStatus
-    StageTimeoutError StageflowError Supervisor Trigger parallel_stages register_freezer route Attempt Ledger"""
+    StageTimeoutError StageflowError Supervisor Trigger parallel_stages register_freezer route Attempt Ledger
+    ActorRef Mailbox"""
     assert set(contract.split()) <= set(NAMES)
 
 
@@ -95,14 +96,26 @@ def test_events_live_in_a_public_module_and_are_frozen():
     assert set(EVENTS) >= {"StageStarted", "StageEnded", "StageEmitted", "RunEnded"}
     for cls in EVENTS.values():
         assert cls.__module__ == "stageflow_actors.events"
-        assert [field.name for field in attrs.fields(cls)][:2] == ["run_id", "at"]
+        of_run = cls in events.Event.__args__
+        assert [field.name for field in attrs.fields(cls)][:2] == ["run_id" if of_run else "actor", "at"]
         event = cls(*range(len(attrs.fields(cls))))
         with pytest.raises(attrs.exceptions.FrozenInstanceError):
             event.at = 1.0
 
 
-def test_the_union_of_events_has_every_event():
-    assert set(events.Event.__args__) == set(EVENTS.values())
+def test_the_unions_of_events_have_every_event():
+    actors = set(events.ActorEvent.__args__)
+    assert not actors & set(events.Event.__args__)
+    assert actors | set(events.Event.__args__) | {events.DeadLetter} == set(EVENTS.values())
+
+
+def test_statistics_live_in_a_public_module_and_are_frozen():
+    found = defined_in(statistics)
+    assert set(found) == {"ActorLedger", "ActorStatistics", "LimiterStatistics", "RunStatistics"}
+    for cls in found.values():
+        made = cls(*range(len(attrs.fields(cls))))
+        with pytest.raises(attrs.exceptions.FrozenInstanceError):
+            setattr(made, attrs.fields(cls)[0].name, 1)
 
 
 # Documentation

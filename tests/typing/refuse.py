@@ -148,7 +148,7 @@ async def use(supervisor: Supervisor, run: Run, result: RunResult, ctx: StageCon
     await supervisor.run(pipeline, overrides={"a": 5})  # type: ignore[dict-item]
     await supervisor.run(pipeline, targets=5)  # type: ignore[arg-type]
     await supervisor.start(pipeline)  # type: ignore[misc]
-    Supervisor(4)  # type: ignore[call-arg]
+    Supervisor(4)  # type: ignore[call-arg,arg-type]
     run.events(10)  # type: ignore[call-arg]
     result["a"] = StageOutput.ok()  # type: ignore[index]
     result.states["a"] = 1  # type: ignore[index]

@@ -49,6 +49,7 @@ from stageflow_actors import (
 )
 from stageflow_actors.errors import CycleDetectedError, NotFreezableError, StageFailedError, StageTimeoutError
 from stageflow_actors.events import Event, StageEnded, StageStarted
+from stageflow_actors.statistics import LimiterStatistics, RunStatistics
 
 # A stage's side
 

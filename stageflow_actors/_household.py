@@ -1,0 +1,222 @@
+"""The resident actors of a supervisor, from the first that is spawned to the end of the last.
+
+A supervisor that only runs pipelines has none of this, and pays for none of it.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any, Final, final
+
+import trio
+
+from ._family import Family
+from ._realm import Realm
+from ._resident import Resident
+from ._stream import EventStream
+from ._validation import count, refuse, suggest
+from .errors import ActorDeadError, LedgerError, UnknownActorError
+from .statistics import ActorLedger
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from ._bulletin import Listeners
+    from ._policy import Intensity
+    from ._ref import ActorRef
+    from ._scopes import Scope
+    from ._snapshot import RunIdentity
+    from ._supervisor import Supervisor
+
+_logger: Final = logging.getLogger("stageflow_actors")
+
+
+@final
+class Household:
+    """Makes the family of a supervisor when it is first asked for, and gives its tasks a place while it is open."""
+
+    def __init__(
+        self,
+        scope: Scope,
+        intensity: Intensity,
+        identify: Callable[[], RunIdentity],
+        random: Callable[[], float],
+        give_up: Callable[[BaseException], None],
+    ) -> None:
+        self._scope: Scope = scope
+        self._intensity = intensity
+        self._identify = identify
+        self._random = random
+        self._give_up = give_up
+        self.realm: Realm | None = None
+        """What the supervisor is to the one above, where there is one."""
+        self._family: Family | None = None
+        self._nursery: trio.Nursery
+        self._threads: trio.CapacityLimiter
+        self._hosted: trio.Event | None = None
+        """Set when the family's tasks have a place."""
+        self._streams: list[EventStream[Any]] = []
+
+    # Opening
+
+    def open(self, nursery: trio.Nursery, threads: trio.CapacityLimiter) -> None:
+        """Take note of where tasks and threads come from while the supervisor is open."""
+        self._nursery, self._threads = nursery, threads
+        if self._family is not None:
+            self._family.threads = threads
+
+    def refuse_entry(self) -> None:
+        """Refuse to be opened by anybody but the supervisor above, where there is one."""
+        if self.realm is not None and not self.realm.is_opening:
+            message = "another supervisor opens and closes this one; use it as it is, without `async with`"
+            raise RuntimeError(message)
+
+    def make_family(self) -> Family:
+        """Return the family, made at the first call."""
+        if self._family is None:
+            realm = self.realm
+            self._family = Family(
+                self._scope,
+                self._intensity,
+                self._identify(),
+                self._threads,
+                self._random,
+                self._give_up,
+                None if realm is None else realm.family,
+                "" if realm is None else f"{realm.path}/",
+            )
+        return self._family
+
+    async def prepare(self) -> Family:
+        """Return the family, with a place for its tasks."""
+        family = self.make_family()
+        if self._hosted is None:
+            self._hosted = trio.Event()
+            with trio.CancelScope(shield=True):  # others wait for it
+                await self._nursery.start(family.host, name="host of resident actors")
+            self._hosted.set()
+        else:
+            await self._hosted.wait()
+        return family
+
+    async def revive(self) -> None:
+        """Bring up again what was up when the supervisor, a child, was closed.
+
+        Raises:
+            ActorStartError: An actor did not come up.
+        """
+        if self._family is not None:
+            await (await self.prepare()).revive()
+
+    # While it is open
+
+    def subscribe(self, listeners: Callable[[Family], Listeners[Any]], max_queued: int) -> EventStream[Any]:
+        """Return a stream of what some listeners of the family are told from now on."""
+        stream: EventStream[Any] = EventStream(listeners(self.make_family()), max_queued)
+        self._streams.append(stream)
+        return stream
+
+    def find(self, name: str) -> Resident:
+        """Return an actor by its name, or by its path through child supervisors.
+
+        Raises:
+            UnknownActorError: There is none, or it has ended.
+        """
+        children = self._family.children if self._family is not None else {}
+        first, _, rest = name.partition("/")
+        child = children.get(first)
+        if isinstance(child, Realm) and rest:
+            return child.supervisor._household.find(rest)  # noqa: SLF001 (two sides of one thing)
+        if not isinstance(child, Resident) or child.is_starting or rest:
+            hint = suggest(name, children, "the supervisor has") if children else "it has none; spawn it"
+            if isinstance(child, Realm):
+                hint = f"{first!r} is a supervisor; name one of its actors, {first}/..."
+            raise UnknownActorError(f"there is no resident actor {name!r}", hint=hint)
+        return child
+
+    def check_actor(self, ref: ActorRef, pipeline: str, stage: str) -> None:
+        """Refuse a stage that is an actor of a supervisor which may end before the run does, or that has ended.
+
+        Raises:
+            PipelineValidationError: It is.
+        """
+        resident = ref._resident  # noqa: SLF001 (likewise)
+        if resident.is_retiring:
+            refuse(f"its actor {ref.name!r} has ended", pipeline=pipeline, stage=stage, hint="spawn it again")
+        if not any(family is resident.family for family in self._list_lineage()):
+            problem = f"its actor {ref.name!r} lives in another supervisor"
+            refuse(problem, pipeline=pipeline, stage=stage, hint="run the pipeline there, or in a supervisor below")
+
+    def _list_lineage(self) -> Iterator[Family | None]:
+        """Iterate over the families of this supervisor and those above."""
+        yield self._family
+        realm = self.realm
+        while realm is not None:
+            yield realm.family
+            realm = realm.above._household.realm  # noqa: SLF001 (likewise)
+
+    def list_below(self) -> Iterator[Supervisor]:
+        """Iterate over the child supervisors."""
+        for child in self._family.children.values() if self._family is not None else ():
+            if isinstance(child, Realm):
+                yield child.supervisor
+
+    @property
+    def ledger(self) -> ActorLedger:
+        """The account of all messages."""
+        return ActorLedger() if self._family is None else self._family.balance()
+
+    def make_closed_error(self) -> Exception | None:
+        """Return the error for whoever uses a child supervisor that is not open now."""
+        if self.realm is None:
+            return None
+        if self.realm.is_retiring:
+            return ActorDeadError("the supervisor has ended", actor=self.realm.path)
+        problem = "the supervisor has given up, and is being restarted"
+        return ActorDeadError(problem, actor=self.realm.path, hint="try again")
+
+    # Closing
+
+    async def halt(self, *, hurry: bool, has_given_up: bool) -> None:
+        """Stop all resident actors, the last one first.
+
+        Args:
+            hurry: Whether what they have in hand is cancelled.
+            has_given_up: Whether the supervisor ends because of them: its own scope is cancelled then, which is not to
+                hurry them.
+        """
+        for_good = self.realm is None
+        try:
+            if self._family is not None and self._hosted is not None:
+                with trio.CancelScope(shield=has_given_up):
+                    await self._family.halt(hurry=hurry and not has_given_up, for_good=for_good)
+        finally:
+            if self._family is not None and self._hosted is not None:
+                self._family.dismiss()
+                self._hosted = None
+            if for_good:
+                self.end()
+
+    def end(self) -> None:
+        """Let everything end that might have come up again."""
+        if self._family is not None:
+            self._family.bury_all()
+            if not self._family.balance().balanced:
+                _logger.critical("the ledger of resident actors does not balance: %s", self._family.balance())
+        for stream in self._streams:
+            stream._end()  # noqa: SLF001 (likewise)
+        self._streams.clear()
+
+    def list_unheard(self) -> list[Exception]:
+        """Return what went wrong while actors were stopped, and nobody has heard of."""
+        return [] if self._family is None else self._family.errors
+
+    def check_ledger(self) -> None:
+        """Raise if the account does not balance although everything has ended.
+
+        Raises:
+            LedgerError: A bug of this library.
+        """
+        if self.realm is None and not self.ledger.balanced:
+            problem = f"the ledger of resident actors does not balance: {count(self.ledger.pending, 'message')} pending"
+            raise LedgerError(f"{problem} in {self.ledger}", hint="please report it")
