@@ -12,7 +12,7 @@ import attrs
 from ._freeze import FrozenDict
 from ._graph import Graph, compile_graph
 from ._output import StageOutput, StageReturn
-from ._policy import StageState, Trigger
+from ._policy import Intensity, StageState, Trigger
 from ._spec import Condition, Dependencies, StageSpec, make_spec
 from ._validation import count, refuse, require_name
 from .errors import PipelineValidationError
@@ -141,7 +141,14 @@ class PipelineDefinition:
         _require_pipeline(other, self._name)
         return self._append(other.stages)
 
-    def subpipeline(self, name: str, pipeline: PipelineDefinition, dependencies: Dependencies = ()) -> Self:
+    def subpipeline(
+        self,
+        name: str,
+        pipeline: PipelineDefinition,
+        dependencies: Dependencies = (),
+        *,
+        intensity: Intensity | None = None,
+    ) -> Self:
         """Return the pipeline with a whole pipeline as one stage.
 
         Its stages become stages of this one, named `name/inner`; they know each other by their own names.
@@ -149,11 +156,23 @@ class PipelineDefinition:
         `name` itself follows: its data maps each sink that ended OK, a stage on which no other depends, to
         that stage's data. It is isolated where a sink did not end well, and skipped where all were.
 
+        Args:
+            name: Its name, unique in this pipeline.
+            pipeline: The inner pipeline.
+            dependencies: What must have ended for it to begin.
+            intensity: How often its stages may be restarted together. They are counted on their own then, not by the
+                run or the subpipeline around it. Past it, it gives up: nothing in it is restarted any more, and the
+                stage that failed has a `RestartIntensityError`. As with every failure, the run ends or isolates.
+
         Raises:
-            PipelineValidationError: A duplicate name, or the inner pipeline is invalid by itself.
+            PipelineValidationError: A duplicate name, the inner pipeline is invalid by itself, or an option that
+                cannot be.
         """
         require_name("stage name", name, pipeline=self._name)
         _require_pipeline(pipeline, self._name)
+        if intensity is not None and not isinstance(intensity, Intensity):
+            hint = "write intensity=Intensity(5, within=60)"
+            refuse(f"intensity must be an Intensity, not {intensity!r}", pipeline=self._name, stage=name, hint=hint)
         try:
             pipeline.validate()
         except PipelineValidationError as error:
@@ -169,7 +188,7 @@ class PipelineDefinition:
         )
         needed = {dependency for spec in pipeline.stages for dependency in spec.dependencies}
         sinks = tuple(spec.name for spec in pipeline.stages if spec.name not in needed)
-        inner = [_move_into(name, spec, outer.dependencies) for spec in pipeline.stages]
+        inner = [_move_into(name, spec, outer.dependencies, intensity) for spec in pipeline.stages]
         collected = attrs.evolve(
             outer,
             dependencies=(*(f"{name}/{sink}" for sink in sinks), *outer.dependencies),
@@ -253,13 +272,17 @@ def _unpickle(cls: type[PipelineDefinition], name: str, specs: tuple[StageSpec, 
     return cls(name).with_stages(specs)
 
 
-def _move_into(container: str, spec: StageSpec, outer: tuple[str, ...]) -> StageSpec:
+def _move_into(container: str, spec: StageSpec, outer: tuple[str, ...], intensity: Intensity | None) -> StageSpec:
     """Return an inner stage as a stage of the outer pipeline."""
     name = f"{container}/{spec.name}"
+    counted = None if intensity is None else (container, intensity)
+    if spec.intensity is not None:  # a subpipeline further in counts it
+        counted = f"{container}/{spec.intensity[0]}", spec.intensity[1]
+    moved = attrs.evolve(spec, name=name, intensity=counted)
     if not spec.dependencies:
-        return attrs.evolve(spec, name=name, dependencies=outer, local_names=None, trigger=Trigger.ALL_SUCCESS)
+        return attrs.evolve(moved, dependencies=outer, local_names=None, trigger=Trigger.ALL_SUCCESS)
     renamed = tuple(f"{container}/{dependency}" for dependency in spec.dependencies)
-    return attrs.evolve(spec, name=name, dependencies=renamed, local_names=spec.local_names or spec.dependencies)
+    return attrs.evolve(moved, dependencies=renamed, local_names=spec.local_names or spec.dependencies)
 
 
 async def _collect_sinks(ctx: StageContext) -> StageReturn:

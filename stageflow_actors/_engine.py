@@ -560,6 +560,7 @@ class Engine:
             stage=spec.name,
             limiters=self._gates.list_limiters(runner.limiter),
             priority=spec.priority,
+            counted=spec.intensity,
             began=self._bag.began,
             now=self._now,
             is_stopping=self._is_stopping,
@@ -652,7 +653,9 @@ class Engine:
         if restart is not None and self._end is None and not escalates:
             window = self._windows.get(stage, NO_FAILURES)
             # Its functions are user code, which may stop the run.
-            verdict, window = self._healing.judge(restart, window, error, asked, attempts, bag.ended[stage])
+            verdict, window = self._healing.judge(
+                restart, window, error, asked, attempts, bag.ended[stage], graph.specs[stage].intensity
+            )
             if verdict.directive is Directive.RESTART and self._end is None:
                 self._windows[stage] = window
                 bag.close_attempt(stage, attempt)

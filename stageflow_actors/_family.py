@@ -18,7 +18,7 @@ from ._resident import Resident
 from ._scopes import select
 from ._unit import DOWN, STARTING, UP
 from ._validation import count
-from .errors import ActorStartError, RestartIntensityError
+from .errors import ActorDeadError, ActorStartError, RestartIntensityError
 from .events import ActorCrashed, ActorEnded, ActorRestarting, ActorStarted
 from .statistics import ActorLedger
 
@@ -61,7 +61,9 @@ class Family:
         self.prefix = prefix
         """The names of the supervisors above, as a path."""
         self.bulletin: Bulletin = Bulletin(above.bulletin if above else None)
-        self.deadlines = Deadlines()
+        # Those of the supervisor at the top, which is there while one below is closed and its mailboxes wait.
+        self.deadlines: Deadlines = above.deadlines if above else Deadlines()
+        self._is_top = above is None
         self.children: dict[str, Child] = {}
         """In the order of spawning; without those that have ended."""
         self.nursery: trio.Nursery
@@ -84,7 +86,8 @@ class Family:
         """Be the task in which all tasks of children live, until it is dismissed."""
         with trio.CancelScope(shield=True):
             async with trio.open_nursery() as self.nursery:
-                self.nursery.start_soon(self.deadlines.keep, name="timeouts of asks")
+                if self._is_top:
+                    self.nursery.start_soon(self.deadlines.keep, name="timeouts of asks")
                 task_status.started()
                 await trio.sleep_forever()
 
@@ -211,7 +214,7 @@ class Family:
         if self._window.count > self._intensity.max_restarts:
             self._give_up(self._make_intensity(unit.child, error))
             return
-        others = self._list_affected(unit.child)
+        others, temporary = self._list_affected(unit.child)
         _logger.warning(
             "actor %r is restarted in %.3g s%s",
             unit.child.path,
@@ -222,14 +225,19 @@ class Family:
             names = tuple(child.path for child in others)
             event = ActorRestarting(unit.child.path, self.bulletin.at(), unit.index, delay, names)
             self.bulletin.events.tell(event)
-        units = {unit, *(each for child in others for each in child.units)}
+        units = {unit, *_list_units(others + temporary)}
         if self._scope == "one_for_all":
             units.update(unit.child.units)
         self._repair(units, now + delay)
 
-    def _list_affected(self, failed: Child) -> list[Child]:
+    def _list_affected(self, failed: Child) -> tuple[list[Child], list[Child]]:
+        """Return who is restarted with a child, and who is stopped with it and ends: the temporary ones."""
         settled = [child for child in self.children.values() if not (child.is_starting or child.is_retiring)]
-        return select(self._scope, settled, failed)
+        affected = select(self._scope, settled, failed)
+        temporary = [child for child in affected if child.policy == "temporary"]
+        for child in temporary:
+            child.is_retiring = True
+        return [child for child in affected if child not in temporary], temporary
 
     def _repair(self, units: Iterable[Unit], at: float) -> Repair:
         wanted = set(units)
@@ -252,9 +260,15 @@ class Family:
             self._repairs.remove(repair)
 
     async def restart(self, child: Child) -> None:
-        """Restart a child because somebody asks for it, and those that the scope says; it counts against nothing."""
-        others = self._list_affected(child)
-        self._repair({*child.units, *(each for other in others for each in other.units)}, trio.current_time())
+        """Restart a child because somebody asks for it, and those that the scope says; it counts against nothing.
+
+        Raises:
+            ActorDeadError: Everything is being brought down.
+        """
+        if self._is_halting:
+            raise ActorDeadError("its supervisor is stopping, or is being restarted itself", actor=child.path)
+        others, temporary = self._list_affected(child)
+        self._repair(_list_units([child, *others, *temporary]), trio.current_time())
         while (repair := self._find_repair(child)) is not None:
             await repair.over.wait()
 
@@ -284,6 +298,11 @@ class Family:
                 unit.end(hurry=hurry)
         for unit in child.units:
             await unit.wait_down()
+
+    def end_with_sibling(self, child: Child) -> None:
+        """Let a temporary child end that was brought down with a sibling."""
+        if all(unit.state is DOWN for unit in child.units):
+            self._bury(child, "it is temporary, and was stopped with another")
 
     def _bury(self, child: Child, reason: str) -> None:
         if child.ended.is_set():
@@ -365,6 +384,10 @@ class Family:
         made = RestartIntensityError(problem, max_restarts=limit.max_restarts, within=limit.within, hint=hint)
         made.__cause__ = error
         return made
+
+
+def _list_units(children: Iterable[Child]) -> list[Unit]:
+    return [unit for child in children for unit in child.units]
 
 
 def _number(child: Child) -> int:

@@ -34,16 +34,19 @@ class Verdict:
 
 @final
 class Healing:
-    """The restarts of one run: each actor's within its own policy, and all within the run's intensity."""
+    """The restarts of one run: each actor's within its own policy, and all within an intensity.
 
-    __slots__ = ("_context", "_intensity", "_random", "_tripped", "_window")
+    That is the run's, or the one of the innermost subpipeline that has its own.
+    """
+
+    __slots__ = ("_context", "_counters", "_intensity", "_random")
 
     def __init__(self, context: contextvars.Context, intensity: Intensity | None, random: Callable[[], float]) -> None:
         self._context = context
         self._intensity = intensity
         self._random = random
-        self._window = NO_FAILURES
-        self._tripped = False
+        self._counters: dict[str | None, _Counter] = {}
+        """One for every subpipeline that counts for itself, and one for the run."""
 
     def judge(
         self,
@@ -53,6 +56,7 @@ class Healing:
         asked: StageOutput | None,
         attempts: tuple[Attempt, ...],
         now: float,
+        counted: tuple[str, Intensity] | None,
     ) -> tuple[Verdict, Window]:
         """Return what becomes of an actor, and the failures that count for it from now on.
 
@@ -63,6 +67,7 @@ class Healing:
             asked: Its reply, `fail` or `retry`, where it did not raise.
             attempts: Every attempt, that one included.
             now: When it failed, on the run's clock.
+            counted: The subpipeline that counts its restarts, and how many it allows; None where the run does.
         """
         if not is_restartable(error) or (asked is not None and asked.status is StageStatus.FAIL):
             return Verdict(Directive.FAIL, error), window
@@ -83,16 +88,27 @@ class Healing:
                 f"failed {window.count} times{_name_window(restart)}, more than its max_restarts={restart.max_restarts}"
             )
             return Verdict(Directive.FAIL, _give_up(f"it {times} allows", restart, error, attempts)), window
-        if self._is_spent(now):
-            assert self._intensity is not None
-            told = f"the run has had {count(self._intensity.max_restarts, 'restart')}{_name_window(self._intensity)}"
-            return Verdict(Directive.FAIL, _give_up(told, self._intensity, error, attempts)), window
+        name, intensity = counted if counted is not None else (None, self._intensity)
+        if intensity is not None and self._counters.setdefault(name, _Counter()).is_spent(intensity, now):
+            who = "the run" if name is None else f"subpipeline {name!r}"
+            told = f"{who} has had {count(intensity.max_restarts, 'restart')}{_name_window(intensity)}"
+            return Verdict(Directive.FAIL, _give_up(told, intensity, error, attempts)), window
         return Verdict(Directive.RESTART, error, delay), window
 
-    def _is_spent(self, now: float) -> bool:
-        """Count a restart of the run, and return whether it is one too many, or one was."""
-        intensity = self._intensity
-        if intensity is not None and not self._tripped:
+
+@final
+class _Counter:
+    """The restarts that one intensity has counted; once past it, it stays so."""
+
+    __slots__ = ("_tripped", "_window")
+
+    def __init__(self) -> None:
+        self._window = NO_FAILURES
+        self._tripped = False
+
+    def is_spent(self, intensity: Intensity, now: float) -> bool:
+        """Count a restart, and return whether it is one too many, or one was."""
+        if not self._tripped:
             self._window = count_failure(self._window, intensity.within, now)
             self._tripped = self._window.count > intensity.max_restarts
         return self._tripped

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from ._fanout import FanOutLimiterStage
     from ._healing import Healing
     from ._limits import LimiterBase
+    from ._policy import Intensity
     from ._shutdown import Shutdown
 
 _logger: Final = logging.getLogger("stageflow_actors")
@@ -57,6 +58,8 @@ class Loan:
     limiters: tuple[LimiterBase, ...]
     """What each item passes."""
     priority: int
+    counted: tuple[str, Intensity] | None
+    """The subpipeline that counts restarts instead of the run, and how many it allows."""
     began: float
     """When the run began, on its clock."""
     now: Callable[[], float]
@@ -387,7 +390,7 @@ class FanOut:
         escalates = False
         if self._options.restart is not None and trio.current_effective_deadline() != -inf:
             verdict, item.window = loan.healing.judge(
-                self._options.restart, item.window, error, asked, item.attempts, ended
+                self._options.restart, item.window, error, asked, item.attempts, ended, loan.counted
             )
             if verdict.directive is Directive.RESTART and trio.current_effective_deadline() != -inf:
                 told = "pipeline %r, stage %r, item %d: attempt %d failed, the next is in %.3g s: %s"

@@ -160,7 +160,7 @@ class Message:
 
     def _time_out(self) -> None:
         self._deadline = None
-        begun = self.where is BEGUN
+        begun = self.where is BEGUN or self.deliveries
         task, self.task = self.task, None
         assert task is not None
         self._give_up()

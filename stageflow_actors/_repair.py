@@ -66,6 +66,8 @@ class Repair:
             if unit.state is not DOWN:
                 unit.end(hurry=False)
                 await unit.wait_down()
+            if unit.child.is_retiring:
+                self._family.end_with_sibling(unit.child)
         with self._wait:
             if trio.current_time() < self._at:
                 await trio.sleep_until(self._at)

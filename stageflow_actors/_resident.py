@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 _logger: Final = logging.getLogger("stageflow_actors")
 
+_OVERLOADED: Final = "send less, give it a larger pool or mailbox, or take overflow='wait'"
 _NO_OUTPUTS: Final = OutputBag((), 0.0)
 
 
@@ -114,7 +115,8 @@ class Resident(Child):
             self._count_in(message)
             if dropped is not None:
                 self._drop(dropped)
-                dropped.fail(self._make_full("it was dropped for a newer message"))
+                full = self._make_full("it was dropped for a newer message")
+                dropped.fail(self._make_unavailable(dropped) if dropped.deliveries else full)
         elif offer is Offer.BLOCKED:
             return False
         elif offer is Offer.REFUSED:
@@ -168,7 +170,7 @@ class Resident(Child):
         """Return the error for a sender that does not wait for room."""
         self._queue.withdraw(message)
         self._rejected += 1
-        return self._make_full("the message was refused")
+        return self._make_full("the message was refused", hint="await tell(...), which waits for room")
 
     # Messages on their way out
 
@@ -237,9 +239,7 @@ class Resident(Child):
         message.where = ENDED
         message.worker = None
         self._cancelled += 1
-        problem = "it was stopped while it handled the message, which it may have done in part"
-        hint = "idempotent=True and max_deliveries have such a message delivered again"
-        message.fail(ActorUnavailableError(problem, actor=self.path, stage=message.stage, hint=hint))
+        message.fail(self._make_unavailable(message))
 
     # Its end, and its account
 
@@ -253,7 +253,7 @@ class Resident(Child):
                 continue
             self._stopped += 1
             self._tell_letter(message, "stopped")
-            message.fail(self._make_dead(message))
+            message.fail(self._make_unavailable(message) if message.deliveries else self._make_dead(message))
         for message in senders:
             message.where = ENDED
             self._lose(message)
@@ -291,10 +291,15 @@ class Resident(Child):
         why = f"it ended with {describe_error(self.error)}" if self.error is not None else "it was stopped"
         return ActorDeadError(f"{why}; the message was not handled", actor=self.path, stage=message.stage)
 
-    def _make_full(self, what: str) -> MailboxFullError:
+    def _make_unavailable(self, message: Message) -> ActorUnavailableError:
+        problem = "it was stopped while it handled the message, which it may have done in part"
+        once = self._max_deliveries == 1 and not self.is_retiring
+        hint = "idempotent=True and max_deliveries have such a message delivered again" if once else None
+        return ActorUnavailableError(problem, actor=self.path, stage=message.stage, hint=hint)
+
+    def _make_full(self, what: str, *, hint: str = _OVERLOADED) -> MailboxFullError:
         bound = self._options.max_queued or 0
         problem = f"its mailbox is full, {count(bound, 'message')} of max_queued={bound}, and {what}"
-        hint = "send less, give it a larger pool or mailbox, or take overflow='wait'"
         limit = len(self.units)
         return MailboxFullError(problem, limit=limit, max_queued=bound, actor=self.path, hint=hint)
 

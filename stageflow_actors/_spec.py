@@ -13,7 +13,7 @@ import attrs
 
 from ._freeze import FrozenDict, freeze_mapping
 from ._limits import LimiterBase, require_priority
-from ._policy import Restart, Trigger, check_window
+from ._policy import Intensity, Restart, Trigger, check_window
 from ._stage import Runner, StageInputs, StageKind, inspect_runner
 from ._validation import nearest, refuse, require_name, require_seconds
 from .errors import NotFreezableError
@@ -84,6 +84,8 @@ class StageSpec:
     """How urgent it is among those that wait for the same limiter; a larger one is more urgent."""
     local_names: tuple[str, ...] | None = None
     """The names by which the stage knows its dependencies, where a subpipeline renamed them."""
+    intensity: tuple[str, Intensity] | None = None
+    """The innermost subpipeline around it that counts its restarts itself: its name, and how many it allows."""
 
 
 Dependencies: TypeAlias = str | StageSpec | Iterable[str | StageSpec]

@@ -135,7 +135,8 @@ def test_except_finds_it(cls, through):
         ({"stage": "join"}, "stage 'join': it is odd"),
         ({"pipeline": "report"}, "pipeline 'report': it is odd"),
         ({"pipeline": "report", "stage": "join"}, "pipeline 'report', stage 'join': it is odd"),
-        (PLACE, "pipeline 'report', stage 'join': it is odd; do this"),
+        ({"actor": "ingest/model"}, "actor 'ingest/model': it is odd"),
+        (PLACE, "pipeline 'report', stage 'join', actor 'model': it is odd; do this"),
         ({"pipeline": "it's"}, 'pipeline "it\'s": it is odd'),
     ],
 )
@@ -154,7 +155,7 @@ def test_the_same_facts_are_attributes(cls):
     assert {name: getattr(error, name) for name in PLACE} == PLACE
     assert {name: getattr(error, name) for name in carried} == carried
     bare = cls("it is odd")
-    assert [getattr(bare, name) for name in PLACE] == [None] * 4
+    assert [getattr(bare, name) for name in PLACE] == [None] * 5
 
 
 @pytest.mark.parametrize("cls", CLASSES)

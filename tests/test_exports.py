@@ -224,7 +224,7 @@ def test_importing_it_does_not_bring(imported, module):
 
 def test_optional_parts_are_imported_only_when_asked_for(imported):
     ours = {name.split(".")[1] for name in imported if name.startswith("stageflow_actors.")}
-    assert {name for name in ours if not name.startswith("_")} == {"errors", "events"}
+    assert {name for name in ours if not name.startswith("_")} == {"errors", "events", "statistics"}
 
 
 def test_importing_it_has_no_side_effects():

@@ -223,7 +223,10 @@ def test_a_broken_contract_that_was_dealt_with_is_no_matter():
 # What to do about them
 
 
-@pytest.mark.parametrize("directive", Directive)
+OF_STAGES = [Directive.RESTART, Directive.FAIL, Directive.ESCALATE]
+
+
+@pytest.mark.parametrize("directive", OF_STAGES)
 def test_decide_goes_before_on(directive):
     asked = []
 
@@ -237,7 +240,7 @@ def test_decide_goes_before_on(directive):
     assert asked == [error, error]
 
 
-@pytest.mark.parametrize("directive", Directive)
+@pytest.mark.parametrize("directive", OF_STAGES)
 def test_a_directive_may_be_said_in_its_word(directive):
     assert direct(Restart(decide=lambda error: str(directive)), OSError()) is directive
 
@@ -253,5 +256,12 @@ def test_what_is_no_directive(wrong):
     assert not is_restartable(caught.value)
 
 
+def test_only_an_actor_resumes():
+    policy = Restart(decide=lambda error: Directive.RESUME)
+    assert direct(policy, OSError(), may_resume=True) is Directive.RESUME
+    with pytest.raises(StageReturnTypeError, match=r"returned <Directive.RESUME: 'resume'>"):
+        direct(policy, OSError())
+
+
 def test_the_words():
-    assert [str(directive) for directive in Directive] == ["restart", "fail", "escalate"]
+    assert [str(directive) for directive in Directive] == ["restart", "fail", "escalate", "resume"]

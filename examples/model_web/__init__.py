@@ -1,0 +1,1 @@
+"""The scenery of `model_server.py`: HTTP, clients of every kind, and what they print."""
