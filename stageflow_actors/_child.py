@@ -37,6 +37,7 @@ class Child(ABC):
     """One name in a supervisor, and the units behind it."""
 
     __slots__ = (
+        "_changed",
         "context",
         "depends_on",
         "ended",
@@ -76,6 +77,20 @@ class Child(ABC):
         """Set when it has."""
         self.error: BaseException | None = None
         """Why it ended, where it failed."""
+
+        self._changed: trio.Event | None = None
+
+    def note_change(self) -> None:
+        """Wake those who wait for a change of one of its units."""
+        changed, self._changed = self._changed, None
+        if changed is not None:
+            changed.set()
+
+    async def change(self) -> None:
+        """Wait for the next change of the state of one of its units."""
+        if self._changed is None:
+            self._changed = trio.Event()
+        await self._changed.wait()
 
     @property
     def path(self) -> str:

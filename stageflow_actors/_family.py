@@ -67,6 +67,8 @@ class Family:
         self.children: dict[str, Child] = {}
         """In the order of spawning; without those that have ended."""
         self.nursery: trio.Nursery
+        self._hosting: trio.CancelScope
+        """Around the task in which they live: out of reach of every other cancellation."""
         self.errors: list[Exception] = []
         """What children raised while they were being stopped, and nobody else will hear of."""
         self.now: Callable[[], float] = trio.lowlevel.current_clock().current_time
@@ -84,16 +86,20 @@ class Family:
 
     async def host(self, task_status: trio.TaskStatus[None]) -> None:
         """Be the task in which all tasks of children live, until it is dismissed."""
-        with trio.CancelScope(shield=True):
+        with self._hosting:
             async with trio.open_nursery() as self.nursery:
                 if self._is_top:
                     self.nursery.start_soon(self.deadlines.keep, name="timeouts of asks")
                 task_status.started()
                 await trio.sleep_forever()
 
+    def invite(self) -> None:
+        """Get ready for that task."""
+        self._hosting = trio.CancelScope(shield=True)
+
     def dismiss(self) -> None:
-        """End that task; no child is left in it."""
-        self.nursery.cancel_scope.cancel()
+        """End that task, which may not have begun yet; no child is left in it."""
+        self._hosting.cancel()
 
     def next_number(self) -> int:
         """Return the place of one more child in the order of spawning."""
@@ -113,20 +119,20 @@ class Family:
         for unit in child.units:
             unit.begin()
         try:
-            for unit in child.units:
-                while unit.state is STARTING:
-                    await unit.change()
+            while _is_still_starting(child):
+                await child.change()
         except BaseException:
             await self._clear_away(child)
             raise
-        failed = next((unit for unit in child.units if unit.state is not UP), None)
+        failed = next((unit for unit in child.units if unit.state not in (UP, STARTING)), None)
         if failed is None:
             child.is_starting = False
             return
         await self._clear_away(child)
         error = failed.error
-        if error is not None and not isinstance(error, Exception):
-            self._give_up(error)
+        for each in child.units:
+            if each.error is not None and not isinstance(each.error, Exception):
+                self._give_up(each.error)
         why = "it ended at once" if error is None else describe_error(error)
         if failed.ordered and error is None:
             why = "the supervisor was stopped meanwhile"
@@ -310,7 +316,8 @@ class Family:
         child.is_retiring = True
         child.bury()
         self._past += child.balance()
-        self.children.pop(child.name, None)
+        if self.children.get(child.name) is child:
+            del self.children[child.name]
         child.ended.set()
         _logger.info("actor %r has ended: %s", child.path, reason)
         if self.bulletin.events:
@@ -327,6 +334,7 @@ class Family:
         self._is_halting = True
         for repair in self._repairs:
             repair.cancel()
+        self._repairs.clear()
         try:
             await self._halt_all(hurry=hurry, for_good=for_good)
         except BaseException:
@@ -349,22 +357,18 @@ class Family:
             self._bury(child, "its supervisor ended")
 
     async def revive(self) -> None:
-        """Bring all children up again, in order.
-
-        Raises:
-            ActorStartError: One did not come up.
-        """
+        """Bring all children up again, in order, with nothing held against them; in as many tries as they may have."""
         self._is_halting = False
         self._window = NO_FAILURES
-        for child in list(self.children.values()):
-            for unit in child.units:
-                child.restarts += 1
-                unit.begin()
-                while unit.state is STARTING:
-                    await unit.change()
-                if unit.state is DOWN and not unit.started:
-                    why = describe_error(unit.error) if unit.error else "it was stopped"
-                    raise ActorStartError(f"it did not start again: {why}", actor=child.path) from unit.error
+        settled = [child for child in self.children.values() if not (child.is_starting or child.is_retiring)]
+        for child in settled:
+            child.window = NO_FAILURES
+        if settled:
+            await self._repair(_list_units(settled), trio.current_time()).over.wait()
+
+    def note_lost(self) -> None:
+        """Take note of a message to an actor that has ended."""
+        self._past += ActorLedger(no_recipient=1)
 
     def balance(self) -> ActorLedger:
         """Return the account of all messages, with those of the supervisors below."""
@@ -384,6 +388,12 @@ class Family:
         made = RestartIntensityError(problem, max_restarts=limit.max_restarts, within=limit.within, hint=hint)
         made.__cause__ = error
         return made
+
+
+def _is_still_starting(child: Child) -> bool:
+    """Return whether a unit is starting, and none has failed to."""
+    states = {unit.state for unit in child.units}
+    return STARTING in states and states <= {STARTING, UP}
 
 
 def _list_units(children: Iterable[Child]) -> list[Unit]:

@@ -92,6 +92,7 @@ class Household:
         family = self.make_family()
         if self._hosted is None:
             self._hosted = trio.Event()
+            family.invite()
             with trio.CancelScope(shield=True):  # others wait for it
                 await self._nursery.start(family.host, name="host of resident actors")
             self._hosted.set()
@@ -100,11 +101,7 @@ class Household:
         return family
 
     async def revive(self) -> None:
-        """Bring up again what was up when the supervisor, a child, was closed.
-
-        Raises:
-            ActorStartError: An actor did not come up.
-        """
+        """Bring up again what was up when the supervisor, a child, was closed."""
         if self._family is not None:
             await (await self.prepare()).revive()
 

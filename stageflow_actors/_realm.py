@@ -39,8 +39,9 @@ class Reign(Unit):
         self.child.context.run(start_soon, self._live, name=f"supervisor {self.child.path}")
 
     def end(self, *, hurry: bool) -> None:
-        """Leave it: after its runs or, in a hurry, at once. It takes as long as its children do."""
+        """Leave it: its runs are cancelled, and its children take as long as they may or, in a hurry, less."""
         self.ordered = True
+        self._supervisor._stop_all("the supervisor was stopped")  # noqa: SLF001 (two sides of one thing)
         if self.state is STARTING or hurry:
             self._life.cancel()
         self._leave.set()

@@ -51,38 +51,45 @@ class Repair:
         self._scope.cancel()
 
     async def run(self) -> None:
-        """Do it, to its end."""
-        with self._scope:
-            while await self._try():
-                pass
-        self._family.repair_ended(self)
-        self.over.set()
+        """Do it, to its end. Once it is cancelled it starts nothing, also where it does not get to wait."""
+        try:
+            with self._scope:
+                while not self._scope.cancel_called:
+                    self._is_stale = False
+                    self._wait = trio.CancelScope()
+                    await self._bring_down()
+                    with self._wait:
+                        await self._bring_up()
+                    if not self._is_stale:
+                        break
+        finally:
+            self._family.repair_ended(self)
+            self.over.set()
 
-    async def _try(self) -> bool:
-        """Bring all down and up again; return whether that has to be done once more."""
-        self._is_stale = False
-        self._wait = trio.CancelScope()
+    async def _bring_down(self) -> None:
         for unit in sorted(self.units, key=_place, reverse=True):
+            if self._scope.cancel_called:
+                break
             if unit.state is not DOWN:
                 unit.end(hurry=False)
                 await unit.wait_down()
             if unit.child.is_retiring:
                 self._family.end_with_sibling(unit.child)
-        with self._wait:
-            if trio.current_time() < self._at:
-                await trio.sleep_until(self._at)
-            for unit in sorted(self.units, key=_place):
-                if self._is_stale:
-                    break
-                if unit.child.is_retiring or unit.state is not DOWN:
-                    continue
-                unit.child.restarts += 1
-                unit.begin()
-                while unit.state is STARTING:
-                    await unit.change()
-                if unit.state is DOWN and unit.error is not None and not unit.started and not unit.child.is_retiring:
-                    self._family.judge(unit, unit.error)  # which adds to this repair, or gives the unit up
-        return self._is_stale
+
+    async def _bring_up(self) -> None:
+        if trio.current_time() < self._at:
+            await trio.sleep_until(self._at)
+        for unit in sorted(self.units, key=_place):
+            if self._is_stale or self._scope.cancel_called:
+                break
+            if unit.child.is_retiring or unit.state is not DOWN:
+                continue
+            unit.child.restarts += 1
+            unit.begin()
+            while unit.state is STARTING:
+                await unit.child.change()
+            if unit.state is DOWN and unit.error is not None and not unit.started and not unit.child.is_retiring:
+                self._family.judge(unit, unit.error)  # which adds to this repair, or gives the unit up
 
 
 def _place(unit: Unit) -> tuple[int, int]:

@@ -268,6 +268,8 @@ class Resident(Child):
 
     def _lose(self, message: Message) -> None:
         self._no_recipients += 1
+        if self.ended.is_set():  # its account was closed
+            self.family.note_lost()
         self._tell_letter(message, "no_recipient")
 
     def _tell_letter(self, message: Message, reason: Any) -> None:

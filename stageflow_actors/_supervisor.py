@@ -305,9 +305,12 @@ class Supervisor:
             self._raise_unheard()
 
     def _stop_all(self, reason: str) -> None:
+        """End all runs, and admit no more: here, and in the supervisors below, which are about to be stopped."""
         self._closed = True  # or a task that starts one run after the other would keep it open for ever
         for engine in list(self._engines):
             engine.cancel(reason)
+        for below in self._household.list_below():
+            below._stop_all(reason)  # noqa: SLF001 (its own class)
 
     async def _wait_idle(self) -> None:
         """Wait for all runs: also those that other tasks execute, for ours is the promise that none is left."""

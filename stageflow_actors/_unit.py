@@ -6,8 +6,6 @@ from abc import ABC, abstractmethod
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
-import trio
-
 if TYPE_CHECKING:
     from ._child import Child
     from ._policy import Directive
@@ -28,7 +26,7 @@ DOWN, STARTING, UP, LEAVING = UnitState
 class Unit(ABC):
     """One thing that a supervisor starts and stops, and whose end it is told."""
 
-    __slots__ = ("_changed", "child", "directive", "error", "incarnation", "index", "ordered", "started", "state")
+    __slots__ = ("child", "directive", "error", "incarnation", "index", "ordered", "started", "state")
 
     def __init__(self, child: Child, index: int) -> None:
         self.child = child
@@ -44,7 +42,6 @@ class Unit(ABC):
         """What it ended with, by itself."""
         self.directive: Directive | None = None
         """What its policy has said of that error already."""
-        self._changed: trio.Event | None = None
 
     @property
     def place(self) -> tuple[int, int]:
@@ -80,17 +77,9 @@ class Unit(ABC):
     def enter(self, state: UnitState) -> None:
         """Change its state, and wake those who wait for that."""
         self.state = state
-        changed, self._changed = self._changed, None
-        if changed is not None:
-            changed.set()
-
-    async def change(self) -> None:
-        """Wait for the next change of its state."""
-        if self._changed is None:
-            self._changed = trio.Event()
-        await self._changed.wait()
+        self.child.note_change()
 
     async def wait_down(self) -> None:
         """Wait until it is down."""
         while self.state is not DOWN:
-            await self.change()
+            await self.child.change()

@@ -26,7 +26,7 @@ from ._shutdown import Shutdown
 from ._threads import ThreadedCall
 from ._traceback import drop_own_frames
 from ._unit import DOWN, LEAVING, STARTING, UP, Unit
-from .errors import StageflowError
+from .errors import StageflowError, StageTimeoutError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,7 +52,7 @@ def _keep_nothing() -> Callable[[], None]:
 class Worker(Unit):
     """Takes one message after the other, and handles it in its own task."""
 
-    __slots__ = ("_before", "_life", "_shutdown", "_work", "leaves", "message", "resident", "task")
+    __slots__ = ("_before", "_behind", "_life", "_shutdown", "_work", "leaves", "message", "resident", "task")
 
     def __init__(self, resident: Resident, index: int) -> None:
         super().__init__(resident, index)
@@ -67,6 +67,8 @@ class Worker(Unit):
         self._work: trio.CancelScope
         """Around the handling of messages: cancelled where it has to end in a hurry."""
         self._shutdown: Shutdown
+        self._behind: BaseException | None = None
+        """What was on its way out when its budget was spent."""
         self._before = 0
         """How many nurseries its task has open that are the instance's own."""
 
@@ -127,7 +129,14 @@ class Worker(Unit):
             if remains is None and not self._life.cancel_called:
                 remains = make_stray(error)
             error = remains
-        return error or self.error
+        error = error or self.error
+        if error is None and self._life.cancelled_caught and self.started:
+            seconds = self._shutdown.seconds
+            problem = f"it had not ended when its shutdown budget of {seconds:g} s was spent, and was cancelled"
+            error = StageTimeoutError(problem, seconds=seconds, actor=self.resident.path)
+            error.__cause__ = self._behind
+        self._behind = None
+        return error
 
     async def _serve(self) -> None:
         resident = self.resident
@@ -137,10 +146,14 @@ class Worker(Unit):
             await self._work_through(function)
             return
         instance = make_instance(resident.runner)
-        async with Entered(instance, self._life, self._shutdown):
-            await self._work_through(instance.execute)
-            if self.error is not None:
-                raise self.error
+        try:
+            async with Entered(instance, self._life, self._shutdown):
+                await self._work_through(instance.execute)
+                if self.error is not None:
+                    raise self.error
+        except trio.Cancelled as cancelled:
+            self._behind = cancelled.__context__
+            raise
 
     async def _work_through(self, function: Callable[..., Any]) -> None:
         """Handle messages until it has to end; what it failed with by itself is its error."""
@@ -222,6 +235,7 @@ class Worker(Unit):
         self.message = None
         if self.ordered:
             self.resident.fail(message, remains)
+            self.error = None if isinstance(remains, Exception) else remains
             return False
         directive, remains = self.resident.direct(remains)
         if directive is Directive.RESUME:
