@@ -1,10 +1,14 @@
-"""A child of a supervisor: a resident actor, or another supervisor."""
+"""A child of a supervisor, a resident actor or another supervisor, and the units behind it.
+
+A unit is what is started and stopped: one worker of an actor, or a whole supervisor.
+"""
 
 from __future__ import annotations
 
 import contextvars
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, final
+from enum import IntEnum
+from typing import TYPE_CHECKING, Protocol, final
 
 import attrs
 import trio
@@ -13,13 +17,116 @@ from ._policy import NO_FAILURES, Directive, Window, direct
 from ._threads import apart
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-    from ._family import Family
+    from ._bulletin import Bulletin
+    from ._deadlines import Deadlines
     from ._policy import Restart
     from ._scopes import Policy
-    from ._unit import Unit
+    from ._snapshot import RunIdentity
     from .statistics import ActorLedger
+
+
+class Home(Protocol):
+    """What the supervisor's side lends to its children, and is told by them."""
+
+    identity: RunIdentity
+    threads: trio.CapacityLimiter
+    prefix: str
+    """The names of the supervisors above, as a path."""
+    bulletin: Bulletin
+    deadlines: Deadlines
+    nursery: trio.Nursery
+    now: Callable[[], float]
+
+    def tell_started(self, unit: Unit) -> None:
+        """Tell that a unit is up."""
+
+    def unit_ended(self, unit: Unit, error: BaseException | None) -> None:
+        """Take note that a unit's task is over."""
+
+    def note_lost(self) -> None:
+        """Take note of a message to an actor that has ended."""
+
+    def retire(self, child: Child, reason: str) -> None:
+        """Let a child end for good."""
+
+    async def restart(self, child: Child) -> None:
+        """Restart a child because somebody asks for it."""
+
+
+class UnitState(IntEnum):
+    """Where a unit is in its life; it comes round as often as it is restarted."""
+
+    DOWN = 0
+    STARTING = 1
+    UP = 2
+    LEAVING = 3
+
+
+DOWN, STARTING, UP, LEAVING = UnitState
+
+
+class Unit(ABC):
+    """One thing that a supervisor starts and stops, and whose end it is told."""
+
+    __slots__ = ("child", "directive", "error", "incarnation", "index", "ordered", "started", "state")
+
+    def __init__(self, child: Child, index: int) -> None:
+        self.child = child
+        self.index = index
+        self.state: UnitState = DOWN
+        self.incarnation = 0
+        """How often it has been up."""
+        self.ordered = False
+        """Whether its supervisor has told it to end."""
+        self.started = False
+        """Whether it came up, this time."""
+        self.error: BaseException | None = None
+        """What it ended with, by itself."""
+        self.directive: Directive | None = None
+        """What its policy has said of that error already."""
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Where it stands among all units of its supervisor, in the order of spawning."""
+        return self.child.number, self.index
+
+    def begin(self) -> None:
+        """Start it, in a task of its own: it becomes UP or, where it cannot, DOWN with an error."""
+        self.error = self.directive = None
+        self.ordered = self.started = False
+        self.enter(STARTING)
+        self.spawn()
+
+    @abstractmethod
+    def spawn(self) -> None:
+        """Start its task."""
+
+    @abstractmethod
+    def end(self, *, hurry: bool) -> None:
+        """Tell it to end; it becomes DOWN within its budget. May be told again, then in a hurry.
+
+        Args:
+            hurry: Whether what it has in hand is cancelled, rather than given its time.
+        """
+
+    def come_up(self) -> None:
+        """Note that it is up."""
+        self.incarnation += 1
+        self.started = True
+        self.enter(UP)
+        self.child.home.tell_started(self)
+
+    def enter(self, state: UnitState) -> None:
+        """Change its state, and wake those who wait for that."""
+        self.state = state
+        self.child.note_change()
+
+    async def wait_down(self) -> None:
+        """Wait until it is down."""
+        while self.state is not DOWN:
+            await self.child.change()
 
 
 @final
@@ -42,12 +149,13 @@ class Child(ABC):
         "depends_on",
         "ended",
         "error",
-        "family",
+        "home",
         "is_retiring",
         "is_starting",
         "name",
         "number",
         "policy",
+        "reason",
         "restart",
         "restarts",
         "units",
@@ -56,8 +164,8 @@ class Child(ABC):
 
     units: Sequence[Unit]
 
-    def __init__(self, family: Family, options: ChildOptions, number: int) -> None:
-        self.family = family
+    def __init__(self, home: Home, options: ChildOptions, number: int) -> None:
+        self.home = home
         self.name = options.name
         self.policy: Policy = options.policy
         self.restart = options.restart
@@ -75,6 +183,8 @@ class Child(ABC):
         """Whether it is ending for good."""
         self.ended = trio.Event()
         """Set when it has."""
+        self.reason = ""
+        """Why it ended, in words."""
         self.error: BaseException | None = None
         """Why it ended, where it failed."""
 
@@ -95,7 +205,7 @@ class Child(ABC):
     @property
     def path(self) -> str:
         """Its name, with those of the supervisors above."""
-        return self.family.prefix + self.name
+        return self.home.prefix + self.name
 
     @abstractmethod
     def bury(self) -> None:

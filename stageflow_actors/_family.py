@@ -11,12 +11,12 @@ from trio.lowlevel import enable_ki_protection
 
 from ._bag import describe_error
 from ._bulletin import Bulletin
+from ._child import DOWN, STARTING, UP
 from ._deadlines import Deadlines
 from ._policy import NO_FAILURES, Directive, count_failure, plan_restart
 from ._repair import Repair
 from ._resident import Resident
 from ._scopes import select
-from ._unit import DOWN, STARTING, UP
 from ._validation import count
 from .errors import ActorDeadError, ActorStartError, RestartIntensityError
 from .events import ActorCrashed, ActorEnded, ActorRestarting, ActorStarted
@@ -25,11 +25,10 @@ from .statistics import ActorLedger
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from ._child import Child
+    from ._child import Child, Unit
     from ._policy import Intensity, Restart
     from ._scopes import Scope
     from ._snapshot import RunIdentity
-    from ._unit import Unit
 
 _logger: Final = logging.getLogger("stageflow_actors")
 
@@ -60,10 +59,10 @@ class Family:
         self.threads = threads
         self.prefix = prefix
         """The names of the supervisors above, as a path."""
+        self.above = above
         self.bulletin: Bulletin = Bulletin(above.bulletin if above else None)
         # Those of the supervisor at the top, which is there while one below is closed and its mailboxes wait.
         self.deadlines: Deadlines = above.deadlines if above else Deadlines()
-        self._is_top = above is None
         self.children: dict[str, Child] = {}
         """In the order of spawning; without those that have ended."""
         self.nursery: trio.Nursery
@@ -88,7 +87,7 @@ class Family:
         """Be the task in which all tasks of children live, until it is dismissed."""
         with self._hosting:
             async with trio.open_nursery() as self.nursery:
-                if self._is_top:
+                if self.above is None:
                     self.nursery.start_soon(self.deadlines.keep, name="timeouts of asks")
                 task_status.started()
                 await trio.sleep_forever()
@@ -274,7 +273,7 @@ class Family:
         if self._is_halting:
             raise ActorDeadError("its supervisor is stopping, or is being restarted itself", actor=child.path)
         others, temporary = self._list_affected(child)
-        self._repair(_list_units([child, *others, *temporary]), trio.current_time())
+        self._repair(_list_units([child, *others, *temporary]), trio.current_time()).hasten()
         while (repair := self._find_repair(child)) is not None:
             await repair.over.wait()
 
@@ -288,7 +287,7 @@ class Family:
         if child.is_retiring:
             return
         child.is_retiring = True
-        child.error = error
+        child.error, child.reason = error, reason
         if all(unit.state is DOWN for unit in child.units):
             self._bury(child, reason)
         else:
@@ -314,6 +313,7 @@ class Family:
         if child.ended.is_set():
             return
         child.is_retiring = True
+        child.reason = reason
         child.bury()
         self._past += child.balance()
         if self.children.get(child.name) is child:
@@ -324,37 +324,38 @@ class Family:
             self.bulletin.events.tell(ActorEnded(child.path, self.bulletin.at(), reason, child.error))
 
     @enable_ki_protection
-    async def halt(self, *, hurry: bool, for_good: bool) -> None:
+    async def halt(self, *, hurry: bool, for_good: bool, why: str) -> None:
         """Bring all children down, the last one first. Cancelled while it waits, it goes on in a hurry.
 
         Args:
             hurry: Whether messages in hand are cancelled, rather than given their time.
             for_good: Whether they end; otherwise they keep their mailboxes, and may be brought up again.
+            why: Why they end, in words.
         """
         self._is_halting = True
         for repair in self._repairs:
             repair.cancel()
         self._repairs.clear()
         try:
-            await self._halt_all(hurry=hurry, for_good=for_good)
+            await self._halt_all(hurry=hurry, for_good=for_good, why=why)
         except BaseException:
             with trio.CancelScope(shield=True):
-                await self._halt_all(hurry=True, for_good=for_good)
+                await self._halt_all(hurry=True, for_good=for_good, why=why)
             raise
 
-    async def _halt_all(self, *, hurry: bool, for_good: bool) -> None:
+    async def _halt_all(self, *, hurry: bool, for_good: bool, why: str) -> None:
         with trio.CancelScope(shield=hurry):
             for child in sorted(self.children.values(), key=_number, reverse=True):
                 if for_good or child.policy == "temporary":
                     child.is_retiring = True
                 await self._bring_down(child, hurry=hurry)
                 if child.is_retiring:
-                    self._bury(child, "its supervisor ended")
+                    self._bury(child, why)
 
-    def bury_all(self) -> None:
+    def bury_all(self, why: str) -> None:
         """Let every child end for good; all are down."""
         for child in sorted(self.children.values(), key=_number, reverse=True):
-            self._bury(child, "its supervisor ended")
+            self._bury(child, why)
 
     async def revive(self) -> None:
         """Bring all children up again, in order, with nothing held against them; in as many tries as they may have."""

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, Final, final
 
 import trio
 
+from ._bag import describe_error
 from ._family import Family
-from ._realm import Realm
+from ._realm import Realm, Subordinate
 from ._resident import Resident
 from ._stream import EventStream
 from ._validation import count, refuse, suggest
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from ._ref import ActorRef
     from ._scopes import Scope
     from ._snapshot import RunIdentity
-    from ._supervisor import Supervisor
 
 _logger: Final = logging.getLogger("stageflow_actors")
 
@@ -75,6 +75,8 @@ class Household:
         """Return the family, made at the first call."""
         if self._family is None:
             realm = self.realm
+            above = None if realm is None else realm.home
+            assert above is None or isinstance(above, Family)
             self._family = Family(
                 self._scope,
                 self._intensity,
@@ -82,7 +84,7 @@ class Household:
                 self._threads,
                 self._random,
                 self._give_up,
-                None if realm is None else realm.family,
+                above,
                 "" if realm is None else f"{realm.path}/",
             )
         return self._family
@@ -140,19 +142,19 @@ class Household:
         resident = ref._resident  # noqa: SLF001 (likewise)
         if resident.is_retiring:
             refuse(f"its actor {ref.name!r} has ended", pipeline=pipeline, stage=stage, hint="spawn it again")
-        if not any(family is resident.family for family in self._list_lineage()):
+        if not any(family is resident.home for family in self._list_lineage()):
             problem = f"its actor {ref.name!r} lives in another supervisor"
             refuse(problem, pipeline=pipeline, stage=stage, hint="run the pipeline there, or in a supervisor below")
 
     def _list_lineage(self) -> Iterator[Family | None]:
         """Iterate over the families of this supervisor and those above."""
         yield self._family
-        realm = self.realm
-        while realm is not None:
-            yield realm.family
-            realm = realm.above._household.realm  # noqa: SLF001 (likewise)
+        family = None if self.realm is None else self.realm.home
+        while isinstance(family, Family):
+            yield family
+            family = family.above
 
-    def list_below(self) -> Iterator[Supervisor]:
+    def list_below(self) -> Iterator[Subordinate]:
         """Iterate over the child supervisors."""
         for child in self._family.children.values() if self._family is not None else ():
             if isinstance(child, Realm):
@@ -174,30 +176,32 @@ class Household:
 
     # Closing
 
-    async def halt(self, *, hurry: bool, has_given_up: bool) -> None:
+    async def halt(self, *, hurry: bool, fatal: BaseException | None) -> None:
         """Stop all resident actors, the last one first.
 
         Args:
             hurry: Whether what they have in hand is cancelled.
-            has_given_up: Whether the supervisor ends because of them: its own scope is cancelled then, which is not to
-                hurry them.
+            fatal: What the supervisor ends with. With an `Exception` it has given up because of an actor: its own scope
+                is cancelled then, which is not to hurry the others.
         """
         for_good = self.realm is None
+        has_given_up = isinstance(fatal, Exception)
+        why = "its supervisor has ended" + (f" with {describe_error(fatal)}" if fatal is not None else "")
         try:
             if self._family is not None and self._hosted is not None:
                 with trio.CancelScope(shield=has_given_up):
-                    await self._family.halt(hurry=hurry and not has_given_up, for_good=for_good)
+                    await self._family.halt(hurry=hurry and not has_given_up, for_good=for_good, why=why)
         finally:
             if self._family is not None and self._hosted is not None:
                 self._family.dismiss()
                 self._hosted = None
             if for_good:
-                self.end()
+                self.end(why)
 
-    def end(self) -> None:
+    def end(self, why: str) -> None:
         """Let everything end that might have come up again."""
         if self._family is not None:
-            self._family.bury_all()
+            self._family.bury_all(why)
             if not self._family.balance().balanced:
                 _logger.critical("the ledger of resident actors does not balance: %s", self._family.balance())
         for stream in self._streams:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Final, final
+from typing import TYPE_CHECKING, Any, Final, Protocol, final
 
 import outcome
 from trio.lowlevel import Abort, Task, reschedule
@@ -14,12 +14,11 @@ from .errors import AskTimeoutError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from ._child import Home
     from ._deadlines import Entry
     from ._output import StageOutput
-    from ._resident import Resident
     from ._snapshot import ContextSnapshot
     from ._stage import StageInputs
-    from ._worker import Worker
 
 
 class Whereabouts(Enum):
@@ -37,6 +36,31 @@ WAITING, HANDED, BEGUN, ENDED = Whereabouts
 _DONE: Final = outcome.Value(None)
 
 
+class Handler(Protocol):
+    """The worker that has a message in hand."""
+
+    index: int
+    leaves: bool
+    """Whether it ends after the message."""
+
+
+class Recipient(Protocol):
+    """The actor that a message is for."""
+
+    home: Home
+
+    @property
+    def path(self) -> str:
+        """Its name, with those of the supervisors above."""
+        ...
+
+    def withdraw(self, message: Message) -> None:
+        """Take back a message that no worker has."""
+
+    def tell_emitted(self, worker: Handler, event: object) -> None:
+        """Tell what the stage has to tell."""
+
+
 @final
 class Message:
     """What was sent, who waits for it, and where it is.
@@ -48,7 +72,7 @@ class Message:
     __slots__ = (
         "_deadline",
         "_name",
-        "_resident",
+        "_recipient",
         "config",
         "deliveries",
         "emit",
@@ -67,14 +91,14 @@ class Message:
 
     def __init__(
         self,
-        resident: Resident,
+        recipient: Recipient,
         snapshot: ContextSnapshot[Any],
         inputs: StageInputs,
         config: Mapping[str, Any],
         task: Task | None,
         seconds: float | None = None,
     ) -> None:
-        self._resident = resident
+        self._recipient = recipient
         self.snapshot = snapshot
         self.inputs = inputs
         self.config = config
@@ -86,7 +110,7 @@ class Message:
         self.number = 0
         """Which one it is of those that the actor accepted, counted from 1."""
         self.deliveries = 0
-        self.worker: Worker | None = None
+        self.worker: Handler | None = None
         self.error: Exception | None = None
         """Why an earlier delivery failed."""
         self.stage: str | None = None
@@ -102,7 +126,7 @@ class Message:
     @property
     def key(self) -> str:
         """The same for every delivery of this message, and for no other message."""
-        return self.run_key or f"{self._resident.family.identity.run_id}/{self._resident.path}/{self.number}"
+        return self.run_key or f"{self._recipient.home.identity.run_id}/{self._recipient.path}/{self.number}"
 
     def stop(self) -> None:
         """Let the actor end after this message."""
@@ -112,7 +136,7 @@ class Message:
     def make_context(self) -> StageContext:
         """Return what the stage sees of it."""
         return StageContext(
-            self.stage or self._resident.path,
+            self.stage or self._recipient.path,
             self.snapshot,
             self.inputs,
             self.config,
@@ -125,13 +149,13 @@ class Message:
         if self.emit is not None:
             self.emit(event)
         elif self.worker is not None:
-            self._resident.tell_emitted(self.worker, event)
+            self._recipient.tell_emitted(self.worker, event)
 
     # Towards its sender
 
     def set_timeout(self, at: float) -> None:
         """Let its asker give up at a time on trio's clock."""
-        self._deadline = self._resident.family.deadlines.add(at, self._time_out)
+        self._deadline = self._recipient.home.deadlines.add(at, self._time_out)
 
     def wake(self, result: outcome.Outcome[StageOutput | None] = _DONE) -> bool:
         """Let the task that waits go on with a result; return whether there was one."""
@@ -139,7 +163,7 @@ class Message:
         if task is None:
             return False
         if self._deadline is not None:
-            self._resident.family.deadlines.drop(self._deadline)
+            self._recipient.home.deadlines.drop(self._deadline)
             self._deadline = None
         reschedule(task, result)
         return True
@@ -153,7 +177,7 @@ class Message:
         """Give up, because the task that waits is cancelled."""
         self.task = None
         if self._deadline is not None:
-            self._resident.family.deadlines.drop(self._deadline)
+            self._recipient.home.deadlines.drop(self._deadline)
             self._deadline = None
         self._give_up()
         return Abort.SUCCEEDED
@@ -167,11 +191,11 @@ class Message:
         seconds = self.seconds or 0.0
         problem = f"it did not answer within {seconds:g} s"
         rest = "it has begun with the message" if begun else "it had not begun with the message, which was withdrawn"
-        error = AskTimeoutError(f"{problem}; {rest}", seconds=seconds, actor=self._resident.path, stage=self.stage)
+        error = AskTimeoutError(f"{problem}; {rest}", seconds=seconds, actor=self._recipient.path, stage=self.stage)
         reschedule(task, outcome.Error(error))
 
     def _give_up(self) -> None:
         """Withdraw it, unless a worker has begun with it."""
         if self.where is WAITING:
-            self._resident.withdraw(self)
+            self._recipient.withdraw(self)
         # One that a worker has in hand is looked at by that worker, before it begins.

@@ -2,21 +2,65 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Protocol, Self, final
 
 import trio
 from trio.lowlevel import enable_ki_protection
 
-from ._child import Child, ChildOptions
+from ._child import DOWN, LEAVING, STARTING, Child, ChildOptions, Unit
 from ._traceback import drop_own_frames
-from ._unit import DOWN, LEAVING, STARTING, Unit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import TracebackType
 
-    from ._family import Family
-    from ._supervisor import Supervisor
+    from ._child import Home
+    from ._resident import Resident
     from .statistics import ActorLedger
+
+
+class Residents(Protocol):
+    """The resident actors of a child supervisor."""
+
+    async def revive(self) -> None:
+        """Bring up again what was up when it was closed."""
+
+    def end(self, why: str) -> None:
+        """Let everything end that might have come up again."""
+
+    def find(self, name: str) -> Resident:
+        """Return one by its name, or by its path through further supervisors."""
+        ...
+
+    @property
+    def ledger(self) -> ActorLedger:
+        """The account of all messages to them."""
+        ...
+
+
+class Subordinate(Protocol):
+    """A child supervisor, as far as the one above opens, watches and closes it."""
+
+    @property
+    def _household(self) -> Residents: ...
+
+    def _reset(self) -> None:
+        """Get ready to be opened once more."""
+
+    def _stop_all(self, reason: str) -> None:
+        """End all runs, here and further below, and admit no more."""
+
+    def _find_busy(self) -> Subordinate | None:
+        """Return it, or one further below, if it has runs."""
+
+    async def _wait_for_runs(self) -> None:
+        """Wait until it has none."""
+
+    async def __aenter__(self) -> Self: ...
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None: ...
 
 
 @final
@@ -25,7 +69,7 @@ class Reign(Unit):
 
     __slots__ = ("_leave", "_life", "_realm", "_supervisor")
 
-    def __init__(self, realm: Realm, supervisor: Supervisor) -> None:
+    def __init__(self, realm: Realm, supervisor: Subordinate) -> None:
         super().__init__(realm, 0)
         self._realm = realm
         self._supervisor = supervisor
@@ -35,7 +79,7 @@ class Reign(Unit):
     def spawn(self) -> None:
         """Open it, in a task of its own."""
         self._life, self._leave = trio.CancelScope(), trio.Event()
-        start_soon: Callable[..., None] = self.child.family.nursery.start_soon
+        start_soon: Callable[..., None] = self.child.home.nursery.start_soon
         self.child.context.run(start_soon, self._live, name=f"supervisor {self.child.path}")
 
     def end(self, *, hurry: bool) -> None:
@@ -58,7 +102,7 @@ class Reign(Unit):
         if error is not None:
             drop_own_frames(error)
         self.enter(DOWN)
-        self.child.family.unit_ended(self, error)
+        self.child.home.unit_ended(self, error)
         del error  # its traceback keeps this frame
 
     async def _reign(self) -> None:
@@ -78,13 +122,10 @@ class Reign(Unit):
 class Realm(Child):
     """A child supervisor, as the supervisor above sees it: one thing that is up, or gives up."""
 
-    __slots__ = ("above", "is_opening", "supervisor")
+    __slots__ = ("is_opening", "supervisor")
 
-    def __init__(
-        self, family: Family, options: ChildOptions, above: Supervisor, supervisor: Supervisor, number: int
-    ) -> None:
-        super().__init__(family, options, number)
-        self.above = above
+    def __init__(self, home: Home, options: ChildOptions, supervisor: Subordinate, number: int) -> None:
+        super().__init__(home, options, number)
         self.is_opening = False
         """Whether it is just being opened, by the one above."""
         self.supervisor = supervisor
@@ -92,8 +133,8 @@ class Realm(Child):
 
     def bury(self) -> None:
         """Let all of its children end."""
-        self.supervisor._household.end()  # noqa: SLF001 (likewise)
+        self.supervisor._household.end(self.reason)  # noqa: SLF001 (likewise)
 
     def balance(self) -> ActorLedger:
         """Return the account of all messages below it."""
-        return self.supervisor.ledger
+        return self.supervisor._household.ledger  # noqa: SLF001 (likewise)

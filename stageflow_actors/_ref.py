@@ -80,7 +80,7 @@ class ActorRef:
         if timeout is None:
             resident.accept(message)
         else:
-            at = resident.family.now() + timeout
+            at = resident.home.now() + timeout
             resident.accept(message)
             message.set_timeout(at)
         return await wait_task_rescheduled(message.abort)  # type: ignore[no-any-return]
@@ -153,7 +153,7 @@ class ActorRef:
         resident = self._resident
         self._refuse_own_end("wait for its own restart", "call ctx.stop(), with policy='permanent'")
         if not resident.is_retiring:
-            await resident.family.restart(resident)
+            await resident.home.restart(resident)
         if resident.is_retiring:
             raise ActorDeadError("it has ended", actor=self.name)
 
@@ -168,7 +168,7 @@ class ActorRef:
             RuntimeError: A worker of it would wait for its own end.
         """
         self._refuse_own_end("wait for its own end", "call ctx.stop()")
-        self._resident.family.retire(self._resident, "it was stopped")
+        self._resident.home.retire(self._resident, "it was stopped")
         await self._resident.ended.wait()
 
     async def wait_stopped(self) -> BaseException | None:

@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, final
+from math import inf
+from typing import TYPE_CHECKING, Protocol, final
 
 import trio
 
-from ._unit import DOWN, STARTING
+from ._child import DOWN, STARTING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from ._family import Family
-    from ._unit import Unit
+    from ._child import Child, Unit
+
+
+class Judge(Protocol):
+    """Who decides about failures, and is told how a repair goes."""
+
+    def judge(self, unit: Unit, error: BaseException | None) -> None:
+        """Decide what becomes of a unit that did not come up."""
+
+    def end_with_sibling(self, child: Child) -> None:
+        """Let a temporary child end that was brought down with a sibling."""
+
+    def repair_ended(self, repair: Repair) -> None:
+        """Forget a repair that is over."""
 
 
 @final
@@ -22,8 +35,8 @@ class Repair:
     A unit belongs to one repair at most: a failure that concerns units of another is added to that one.
     """
 
-    def __init__(self, family: Family, units: Iterable[Unit], at: float) -> None:
-        self._family = family
+    def __init__(self, judge: Judge, units: Iterable[Unit], at: float) -> None:
+        self._judge = judge
         self.units = set(units)
         self.over = trio.Event()
         self._at = at
@@ -40,6 +53,12 @@ class Repair:
         self._at = max(self._at, at)
         self._is_stale = True
         self._wait.cancel()
+
+    def hasten(self) -> None:
+        """Wait for no backoff any more."""
+        self._at = -inf
+        self._wait.cancel()
+        self._is_stale = True
 
     def merge(self, other: Repair) -> None:
         """Take the place of another repair."""
@@ -63,7 +82,7 @@ class Repair:
                     if not self._is_stale:
                         break
         finally:
-            self._family.repair_ended(self)
+            self._judge.repair_ended(self)
             self.over.set()
 
     async def _bring_down(self) -> None:
@@ -74,7 +93,7 @@ class Repair:
                 unit.end(hurry=False)
                 await unit.wait_down()
             if unit.child.is_retiring:
-                self._family.end_with_sibling(unit.child)
+                self._judge.end_with_sibling(unit.child)
 
     async def _bring_up(self) -> None:
         if trio.current_time() < self._at:
@@ -89,7 +108,7 @@ class Repair:
             while unit.state is STARTING:
                 await unit.child.change()
             if unit.state is DOWN and unit.error is not None and not unit.started and not unit.child.is_retiring:
-                self._family.judge(unit, unit.error)  # which adds to this repair, or gives the unit up
+                self._judge.judge(unit, unit.error)  # which adds to this repair, or gives the unit up
 
 
 def _place(unit: Unit) -> tuple[int, int]:

@@ -11,11 +11,10 @@ import outcome
 from trio.lowlevel import reschedule
 
 from ._bag import OutputBag, describe_error
-from ._child import Child, ChildOptions
+from ._child import UP, Child, ChildOptions
 from ._mailbox import Mailbox, MailQueue, Offer
-from ._messages import BEGUN, ENDED, HANDED, WAITING, Message
+from ._messages import BEGUN, ENDED, HANDED, WAITING, Handler, Message
 from ._stage import StageInputs, bind_runner
-from ._unit import UP
 from ._validation import count
 from ._worker import Worker
 from .errors import ActorDeadError, ActorUnavailableError, ContractError, MailboxFullError
@@ -23,7 +22,7 @@ from .events import ActorEmitted, ActorResumed, DeadLetter
 from .statistics import ActorLedger, ActorStatistics
 
 if TYPE_CHECKING:
-    from ._family import Family
+    from ._child import Home
     from ._output import StageOutput
     from ._stage import Runner, RunnerForm
 
@@ -72,8 +71,8 @@ class Resident(Child):
         "target",
     )
 
-    def __init__(self, family: Family, child: ChildOptions, options: ResidentOptions, number: int) -> None:
-        super().__init__(family, child, number)
+    def __init__(self, home: Home, child: ChildOptions, options: ResidentOptions, number: int) -> None:
+        super().__init__(home, child, number)
         self.runner: Any = options.runner
         self.form = options.form
         self.target = bind_runner(options.runner, options.form)
@@ -269,28 +268,30 @@ class Resident(Child):
     def _lose(self, message: Message) -> None:
         self._no_recipients += 1
         if self.ended.is_set():  # its account was closed
-            self.family.note_lost()
+            self.home.note_lost()
         self._tell_letter(message, "no_recipient")
 
     def _tell_letter(self, message: Message, reason: Any) -> None:
-        bulletin = self.family.bulletin
+        bulletin = self.home.bulletin
         if bulletin.letters:
             bulletin.letters.tell(DeadLetter(self.path, bulletin.at(), reason, message.snapshot, message.stage))
 
-    def tell_emitted(self, worker: Worker, event: object) -> None:
+    def tell_emitted(self, worker: Handler, event: object) -> None:
         """Tell what the stage has to tell."""
-        bulletin = self.family.bulletin
+        bulletin = self.home.bulletin
         if bulletin.events:
             bulletin.events.tell(ActorEmitted(self.path, bulletin.at(), worker.index, event))
 
     def tell_resumed(self, worker: Worker, error: Exception) -> None:
         """Tell that a failure changed nothing."""
-        bulletin = self.family.bulletin
+        bulletin = self.home.bulletin
         if bulletin.events:
             bulletin.events.tell(ActorResumed(self.path, bulletin.at(), worker.index, error))
 
     def _make_dead(self, message: Message) -> ActorDeadError:
-        why = f"it ended with {describe_error(self.error)}" if self.error is not None else "it was stopped"
+        why = self.reason or "it is being stopped"
+        if self.error is not None:
+            why = f"it ended with {describe_error(self.error)}"
         return ActorDeadError(f"{why}; the message was not handled", actor=self.path, stage=message.stage)
 
     def _make_unavailable(self, message: Message) -> ActorUnavailableError:

@@ -90,7 +90,7 @@ def _list(depends_on: object) -> Iterable[object]:
 def _name_dependency(family: Family, name: str, given: object) -> str:
     if isinstance(given, ActorRef):
         resident = given._resident  # noqa: SLF001 (two sides of one thing)
-        if resident.family is not family:
+        if resident.home is not family:
             hint = "only siblings are restarted together"
             refuse(f"actor {name!r} depends on {given.name!r}, which lives in another supervisor", hint=hint)
         if resident.is_retiring:

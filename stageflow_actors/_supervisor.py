@@ -17,7 +17,7 @@ from ._household import Household
 from ._limiter import Limiter
 from ._mailbox import Mailbox
 from ._policy import Intensity
-from ._realm import Realm
+from ._realm import Realm, Subordinate
 from ._ref import ActorRef
 from ._resident import Resident
 from ._run import Run
@@ -290,8 +290,7 @@ class Supervisor:
                 self._closed = True  # in the step in which nobody was found; there is a checkpoint in what follows
                 try:
                     with contextlib.suppress(trio.Cancelled):
-                        given_up = isinstance(self._fatal, Exception)
-                        await self._household.halt(hurry=error is not None, has_given_up=given_up)
+                        await self._household.halt(hurry=error is not None, fatal=self._fatal)
                 finally:
                     left = (kind, error, traceback) if own else (None, None, None)
                     await self._manager.__aexit__(*left)
@@ -324,7 +323,7 @@ class Supervisor:
                         await self._wait_for_runs()
                 raise
 
-    def _find_busy(self) -> Supervisor | None:
+    def _find_busy(self) -> Subordinate | None:
         """Return this supervisor, or one below, if it has runs."""
         if self._engines:
             return self
@@ -446,7 +445,7 @@ class Supervisor:
         ):
             problem = f"supervisor must be a Supervisor that was never opened, not {supervisor!r}"
             refuse(problem, hint="write spawn_supervisor(Supervisor(), name='...')")
-        realm = Realm(family, child, self, supervisor, family.next_number())
+        realm = Realm(family, child, supervisor, family.next_number())
         supervisor._household.realm = realm
         await family.start(realm)
         return supervisor

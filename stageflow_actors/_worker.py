@@ -18,6 +18,7 @@ from trio.lowlevel import (
 
 from ._actor import Entered, call_function, close_nurseries, make_instance, split_cancelled, to_output
 from ._bag import describe_error
+from ._child import DOWN, LEAVING, STARTING, UP, Unit
 from ._failures import make_stray
 from ._messages import BEGUN, Message
 from ._output import StageOutput, make_ok
@@ -25,7 +26,6 @@ from ._policy import Directive
 from ._shutdown import Shutdown
 from ._threads import ThreadedCall
 from ._traceback import drop_own_frames
-from ._unit import DOWN, LEAVING, STARTING, UP, Unit
 from .errors import StageflowError, StageTimeoutError
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ class Worker(Unit):
         self.leaves = False
         self._life, self._work = trio.CancelScope(), trio.CancelScope()
         self._shutdown = Shutdown(self.resident.shutdown)
-        start_soon: Callable[..., None] = self.child.family.nursery.start_soon
+        start_soon: Callable[..., None] = self.child.home.nursery.start_soon
         self.resident.context.run(start_soon, self._live, name=self.resident.name_worker(self))
 
     def end(self, *, hurry: bool) -> None:
@@ -119,7 +119,7 @@ class Worker(Unit):
         if error is not None:
             drop_own_frames(error)
         self.enter(DOWN)
-        self.child.family.unit_ended(self, error)
+        self.child.home.unit_ended(self, error)
         del error  # its traceback keeps this frame
 
     def _judge_end(self, error: BaseException | None) -> BaseException | None:
@@ -219,7 +219,7 @@ class Worker(Unit):
             del error
 
     async def _call_in_thread(self, function: Callable[..., Any], ctx: StageContext) -> Any:
-        call = ThreadedCall(function, self.child.family.threads, _nothing, _keep_nothing)
+        call = ThreadedCall(function, self.child.home.threads, _nothing, _keep_nothing)
         return await call.run(ctx, self._shutdown)
 
     def _fail(self, message: Message, error: BaseException) -> bool:
