@@ -131,7 +131,7 @@ class Family:
         error = failed.error
         for each in child.units:
             if each.error is not None and not isinstance(each.error, Exception):
-                self._give_up(each.error)
+                self._end_all(each.error)
         why = "it ended at once" if error is None else describe_error(error)
         if failed.ordered and error is None:
             why = "the supervisor was stopped meanwhile"
@@ -164,7 +164,7 @@ class Family:
     def _note_late(self, unit: Unit, error: BaseException) -> None:
         """Take note of an error from a unit that was told to end."""
         if not isinstance(error, Exception):
-            self._give_up(error)
+            self._end_all(error)
             return
         _logger.error(
             "actor %r failed while it was stopped: %s", unit.child.path, describe_error(error), exc_info=error
@@ -178,7 +178,7 @@ class Family:
         if error is not None:
             self._tell_crash(unit, error)
         if error is not None and not isinstance(error, Exception):
-            self._give_up(error)
+            self._end_all(error)
         elif self._is_halting:
             pass
         elif error is None and child.policy == "permanent":
@@ -195,6 +195,13 @@ class Family:
         if self.bulletin.events:
             self.bulletin.events.tell(ActorCrashed(unit.child.path, self.bulletin.at(), unit.index, error))
 
+    def _end_all(self, error: BaseException) -> None:
+        """Let the supervisor end, because of an error: from now on nothing is started any more."""
+        self._is_halting = True
+        for repair in self._repairs:
+            repair.cancel()
+        self._give_up(error)
+
     def _judge_failure(self, unit: Unit, error: Exception) -> None:
         """Ask a child's own policy what to do about a failure, and do it."""
         child = unit.child
@@ -208,7 +215,7 @@ class Family:
             assert delay is not None
             self._restart(unit, error, delay)
         elif directive is Directive.ESCALATE or child.policy == "permanent" or not isinstance(final, Exception):
-            self._give_up(final)
+            self._end_all(final)
         else:
             self.retire(child, "it failed", final)
 
@@ -217,7 +224,7 @@ class Family:
         now = trio.current_time()
         self._window = count_failure(self._window, self._intensity.within, now)
         if self._window.count > self._intensity.max_restarts:
-            self._give_up(self._make_intensity(unit.child, error))
+            self._end_all(self._make_intensity(unit.child, error))
             return
         others, temporary = self._list_affected(unit.child)
         _logger.warning(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol, final
 
 import trio
 
-from ._child import DOWN, STARTING
+from ._child import DOWN, STARTING, UP
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -38,6 +38,9 @@ class Repair:
     def __init__(self, judge: Judge, units: Iterable[Unit], at: float) -> None:
         self._judge = judge
         self.units = set(units)
+        """All that it has to do with."""
+        self._todo = set(units)
+        """Those that it has yet to bring up."""
         self.over = trio.Event()
         self._at = at
         """Not before this time is anything started."""
@@ -48,8 +51,10 @@ class Repair:
         self._scope = trio.CancelScope()
 
     def add(self, units: Iterable[Unit], at: float) -> None:
-        """Take in more units, and what was known of them: all is brought down again."""
-        self.units |= set(units)
+        """Take in more units: these are brought down, whereas what it has brought up stays as it is."""
+        added = set(units)
+        self.units |= added
+        self._todo |= added
         self._at = max(self._at, at)
         self._is_stale = True
         self._wait.cancel()
@@ -62,7 +67,8 @@ class Repair:
 
     def merge(self, other: Repair) -> None:
         """Take the place of another repair."""
-        self.add(other.units, other._at)
+        self.units |= other.units
+        self.add(other._todo, other._at)
         other.cancel()
 
     def cancel(self) -> None:
@@ -86,7 +92,7 @@ class Repair:
             self.over.set()
 
     async def _bring_down(self) -> None:
-        for unit in sorted(self.units, key=_place, reverse=True):
+        for unit in sorted(self._todo, key=_place, reverse=True):
             if self._scope.cancel_called:
                 break
             if unit.state is not DOWN:
@@ -98,7 +104,7 @@ class Repair:
     async def _bring_up(self) -> None:
         if trio.current_time() < self._at:
             await trio.sleep_until(self._at)
-        for unit in sorted(self.units, key=_place):
+        for unit in sorted(self._todo, key=_place):
             if self._is_stale or self._scope.cancel_called:
                 break
             if unit.child.is_retiring or unit.state is not DOWN:
@@ -107,7 +113,9 @@ class Repair:
             unit.begin()
             while unit.state is STARTING:
                 await unit.child.change()
-            if unit.state is DOWN and unit.error is not None and not unit.started and not unit.child.is_retiring:
+            if unit.state is UP:
+                self._todo.discard(unit)
+            elif unit.error is not None and not unit.started and not unit.child.is_retiring:
                 self._judge.judge(unit, unit.error)  # which adds to this repair, or gives the unit up
 
 

@@ -169,6 +169,11 @@ class Worker(Unit):
                 message, self.message = self.message, None
                 self.resident.put_back(message)
 
+    async def next_message(self) -> None:
+        """Wait until there is a message, or something to be told."""
+        self.resident.idle.append(self)
+        await wait_task_rescheduled(self._abort)
+
     def _abort(self, _raise_cancel: Callable[[], None]) -> Abort:
         self.resident.idle.remove(self)
         return Abort.SUCCEEDED
@@ -184,8 +189,7 @@ class Worker(Unit):
                 message = resident.take()
                 if message is None:
                     handled = 0
-                    resident.idle.append(self)
-                    await wait_task_rescheduled(self._abort)
+                    await self.next_message()
                     continue
                 self.message = message
             if handled == _BURST:

@@ -101,14 +101,16 @@ def is_foreign(frame: FrameType) -> bool:
 def split(coroutine: Any) -> tuple[FrameType | None, list[FrameType]]:
     """Return the innermost frame of the program's own code, and what it has called.
 
-    Frames of this library are the program's only where there are no others.
+    Frames of this library are the program's only where there are no others, and those of its public functions are what
+    the others have called.
     """
     frames = list(walk(coroutine))
     user = [index for index, frame in enumerate(frames) if not is_foreign(frame)]
     if not user:
         return None, frames
     own = [index for index in user if not is_own(frames[index])]
-    index = own[-1] if own else user[-1]
+    private = [index for index in user if frames[index].f_code.co_name.startswith("_")]
+    index = (own or private or user)[-1]
     return frames[index], frames[index + 1 :]
 
 
