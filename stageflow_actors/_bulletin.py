@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, final
 
 import trio
@@ -46,14 +47,25 @@ class Listeners(Generic[_T]):
 class Bulletin:
     """What a supervisor tells of its resident actors. Whoever tells looks first whether anybody listens."""
 
-    __slots__ = ("_now", "began", "events", "letters")
+    __slots__ = ("_now", "_token", "began", "events", "letters")
 
     def __init__(self, above: Bulletin | None = None) -> None:
         self.events: Listeners[Any] = Listeners(above.events if above else None)
         self.letters: Listeners[Any] = Listeners(above.letters if above else None)
+        self._token = trio.lowlevel.current_trio_token()
         self._now = trio.lowlevel.current_clock().current_time
         self.began: float = self._now() if above is None else above.began
         """When the supervisor at the top was opened, on trio's clock."""
+
+    def tell_from_anywhere(self, event: object) -> None:
+        """Tell an event that a worker thread may have made."""
+        try:
+            trio.lowlevel.current_task()
+        except RuntimeError:
+            with contextlib.suppress(trio.RunFinishedError):
+                self._token.run_sync_soon(self.events.tell, event)
+        else:
+            self.events.tell(event)
 
     def at(self) -> float:
         """Return the seconds since the supervisor, or the one at the top, was opened."""

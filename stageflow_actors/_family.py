@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from functools import partial
 from typing import TYPE_CHECKING, Final, final
 
@@ -69,7 +70,9 @@ class Family:
         self._hosting: trio.CancelScope
         """Around the task in which they live: out of reach of every other cancellation."""
         self.errors: list[Exception] = []
-        """What children raised while they were being stopped, and nobody else will hear of."""
+        """What child supervisors raised while they were being stopped for good, and nobody else will hear of."""
+        self.needed: Counter[str] = Counter()
+        """How many children name one as what they depend on."""
         self.now: Callable[[], float] = trio.lowlevel.current_clock().current_time
         self._scope = scope
         self._intensity = intensity
@@ -77,7 +80,8 @@ class Family:
         self._give_up = give_up
         self._window = NO_FAILURES
         self._number = 0
-        self._repairs: list[Repair] = []
+        self._repairs: dict[Unit, Repair] = {}
+        """What is about to restart which unit."""
         self._past = ActorLedger()
         """The account of those that have ended."""
         self._is_halting = False
@@ -115,6 +119,7 @@ class Family:
             ActorStartError: It did not come up. Nothing is left of it.
         """
         self.children[child.name] = child
+        self.needed.update(child.depends_on)
         for unit in child.units:
             unit.begin()
         try:
@@ -169,7 +174,7 @@ class Family:
         _logger.error(
             "actor %r failed while it was stopped: %s", unit.child.path, describe_error(error), exc_info=error
         )
-        if not isinstance(unit.child, Resident):
+        if not isinstance(unit.child, Resident) and unit.child.is_retiring:
             self.errors.append(error)
 
     def judge(self, unit: Unit, error: BaseException | None) -> None:
@@ -198,7 +203,7 @@ class Family:
     def _end_all(self, error: BaseException) -> None:
         """Let the supervisor end, because of an error: from now on nothing is started any more."""
         self._is_halting = True
-        for repair in self._repairs:
+        for repair in dict.fromkeys(self._repairs.values()):
             repair.cancel()
         self._give_up(error)
 
@@ -244,32 +249,35 @@ class Family:
 
     def _list_affected(self, failed: Child) -> tuple[list[Child], list[Child]]:
         """Return who is restarted with a child, and who is stopped with it and ends: the temporary ones."""
+        if self._scope == "one_for_one":
+            return [], []
         settled = [child for child in self.children.values() if not (child.is_starting or child.is_retiring)]
         affected = select(self._scope, settled, failed)
         temporary = [child for child in affected if child.policy == "temporary"]
         for child in temporary:
             child.is_retiring = True
-        return [child for child in affected if child not in temporary], temporary
+        return [child for child in affected if child.policy != "temporary"], temporary
 
     def _repair(self, units: Iterable[Unit], at: float) -> Repair:
-        wanted = set(units)
-        concerned = [repair for repair in self._repairs if not repair.units.isdisjoint(wanted)]
+        wanted = list(units)
+        concerned = dict.fromkeys(self._repairs[unit] for unit in wanted if unit in self._repairs)
         if not concerned:
-            repair = Repair(self, wanted, at)
-            self._repairs.append(repair)
-            self.nursery.start_soon(repair.run, name="restart")
-            return repair
-        first, *others = concerned
-        first.add(wanted, at)
-        for other in others:
-            self._repairs.remove(other)
-            first.merge(other)
+            first = Repair(self, wanted, at)
+            self.nursery.start_soon(first.run, name="restart")
+        else:
+            first, *others = sorted(concerned, key=_began)
+            first.add(wanted, at)
+            for other in others:
+                first.merge(other)
+                self._repairs.update(dict.fromkeys(other.units, first))
+        self._repairs.update(dict.fromkeys(wanted, first))
         return first
 
     def repair_ended(self, repair: Repair) -> None:
         """Forget a repair that is over."""
-        if repair in self._repairs:
-            self._repairs.remove(repair)
+        for unit in repair.units:
+            if self._repairs.get(unit) is repair:
+                del self._repairs[unit]
 
     async def restart(self, child: Child) -> None:
         """Restart a child because somebody asks for it, and those that the scope says; it counts against nothing.
@@ -277,15 +285,16 @@ class Family:
         Raises:
             ActorDeadError: Everything is being brought down.
         """
-        if self._is_halting:
-            raise ActorDeadError("its supervisor is stopping, or is being restarted itself", actor=child.path)
+        self._refuse_while_halting(child)
         others, temporary = self._list_affected(child)
         self._repair(_list_units([child, *others, *temporary]), trio.current_time()).hasten()
-        while (repair := self._find_repair(child)) is not None:
+        while (repair := next(filter(None, map(self._repairs.get, child.units)), None)) is not None:
             await repair.over.wait()
+        self._refuse_while_halting(child)
 
-    def _find_repair(self, child: Child) -> Repair | None:
-        return next((repair for repair in self._repairs if not repair.units.isdisjoint(child.units)), None)
+    def _refuse_while_halting(self, child: Child) -> None:
+        if self._is_halting:
+            raise ActorDeadError("its supervisor is stopping, or is being restarted itself", actor=child.path)
 
     # Ending
 
@@ -323,6 +332,7 @@ class Family:
         child.reason = reason
         child.bury()
         self._past += child.balance()
+        self.needed -= Counter(child.depends_on)
         if self.children.get(child.name) is child:
             del self.children[child.name]
         child.ended.set()
@@ -340,7 +350,7 @@ class Family:
             why: Why they end, in words.
         """
         self._is_halting = True
-        for repair in self._repairs:
+        for repair in dict.fromkeys(self._repairs.values()):
             repair.cancel()
         self._repairs.clear()
         try:
@@ -406,6 +416,10 @@ def _is_still_starting(child: Child) -> bool:
 
 def _list_units(children: Iterable[Child]) -> list[Unit]:
     return [unit for child in children for unit in child.units]
+
+
+def _began(repair: Repair) -> int:
+    return repair.number
 
 
 def _number(child: Child) -> int:

@@ -94,6 +94,11 @@ class FanOutLimiterStage:
             require_seconds("timeout", timeout)
         if restart is not None:
             check_restart(restart, timeout)
+            if form.is_actor:
+                hint = (
+                    "its supervisor restarts the actor; give the policy to spawn, with max_deliveries for the message"
+                )
+                refuse("items for a resident actor have no restart of their own", hint=hint)
         _check_items(items)
         self.worker = worker
         self.limiter = limiter

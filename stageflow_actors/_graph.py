@@ -95,8 +95,9 @@ def compile_graph(pipeline: str, specs: Sequence[StageSpec]) -> Graph:
         graph.forms.append(form)
         graph.direct.append(find_direct(form, spec.timeout))
         graph.targets.append(found[1])
-        if form.is_actor:
-            graph.actors.append((spec.name, spec.runner))
+        actor = spec.runner if form.is_actor else getattr(spec.runner, "worker", None) if form.is_container else None
+        if getattr(actor, "_is_actor", False):
+            graph.actors.append((spec.name, actor))
     return graph
 
 

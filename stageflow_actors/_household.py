@@ -6,6 +6,7 @@ A supervisor that only runs pipelines has none of this, and pays for none of it.
 from __future__ import annotations
 
 import logging
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, final
 
 import trio
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from ._snapshot import RunIdentity
 
 _logger: Final = logging.getLogger("stageflow_actors")
+
+_LOOKED_AT: Final = 200
+"""So many names are compared for a hint: to look for an actor, and to spawn it where there is none, is no rarity."""
 
 
 @final
@@ -55,7 +59,7 @@ class Household:
         self._threads: trio.CapacityLimiter
         self._hosted: trio.Event | None = None
         """Set when the family's tasks have a place."""
-        self._streams: list[EventStream[Any]] = []
+        self._streams: dict[EventStream[Any], None] = {}
 
     # Opening
 
@@ -111,8 +115,8 @@ class Household:
 
     def subscribe(self, listeners: Callable[[Family], Listeners[Any]], max_queued: int) -> EventStream[Any]:
         """Return a stream of what some listeners of the family are told from now on."""
-        stream: EventStream[Any] = EventStream(listeners(self.make_family()), max_queued)
-        self._streams.append(stream)
+        stream: EventStream[Any] = EventStream(listeners(self.make_family()), max_queued, self._streams.pop)
+        self._streams[stream] = None
         return stream
 
     def find(self, name: str) -> Resident:
@@ -127,7 +131,8 @@ class Household:
         if isinstance(child, Realm) and rest:
             return child.supervisor._household.find(rest)  # noqa: SLF001 (two sides of one thing)
         if not isinstance(child, Resident) or child.is_starting or rest:
-            hint = suggest(name, children, "the supervisor has") if children else "it has none; spawn it"
+            few = list(islice(children, _LOOKED_AT))
+            hint = suggest(name, few, "the supervisor has") if few else "it has none; spawn it"
             if isinstance(child, Realm):
                 hint = f"{first!r} is a supervisor; name one of its actors, {first}/..."
             raise UnknownActorError(f"there is no resident actor {name!r}", hint=hint)
@@ -204,13 +209,16 @@ class Household:
             self._family.bury_all(why)
             if not self._family.balance().balanced:
                 _logger.critical("the ledger of resident actors does not balance: %s", self._family.balance())
-        for stream in self._streams:
+        for stream in list(self._streams):
             stream._end()  # noqa: SLF001 (likewise)
         self._streams.clear()
 
     def list_unheard(self) -> list[Exception]:
         """Return what went wrong while actors were stopped, and nobody has heard of."""
-        return [] if self._family is None else self._family.errors
+        if self._family is None:
+            return []
+        errors, self._family.errors = self._family.errors, []
+        return errors
 
     def check_ledger(self) -> None:
         """Raise if the account does not balance although everything has ended.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from enum import Enum
+from itertools import chain
 from typing import TYPE_CHECKING, Generic, TypeVar, final
 
 import attrs
@@ -65,7 +66,7 @@ class MailQueue(Generic[_T]):
     Each is in it once at most: a message is told apart by identity.
     """
 
-    __slots__ = ("_bound", "_overflow", "_queued", "_senders")
+    __slots__ = ("_bound", "_overflow", "_queued", "_returned", "_senders")
 
     def __init__(self, options: Mailbox) -> None:
         self._bound = options.max_queued
@@ -73,6 +74,8 @@ class MailQueue(Generic[_T]):
         # Ordered dicts, because a message is withdrawn from the middle when its asker gives up.
         self._queued: OrderedDict[_T, None] = OrderedDict()
         self._senders: OrderedDict[_T, None] = OrderedDict()
+        self._returned: OrderedDict[_T, None] = OrderedDict()
+        """What a worker had and is to be delivered again: first of all, beside the bound, and never dropped."""
 
     def offer(self, message: _T) -> tuple[Offer, _T | None]:
         """Take in a message that no worker is free for; return what became of it, and which one it drove out.
@@ -95,6 +98,8 @@ class MailQueue(Generic[_T]):
 
     def take(self) -> _T | None:
         """Take the first message out, for a worker that is free."""
+        if self._returned:
+            return self._returned.popitem(last=False)[0]
         if self._queued:
             return self._queued.popitem(last=False)[0]
         return None
@@ -112,26 +117,28 @@ class MailQueue(Generic[_T]):
 
     def take_blocked(self) -> _T | None:
         """Take the message of the first waiting sender, past an empty queue that has room for none."""
-        if self._queued or not self._senders:
+        if self._returned or self._queued or not self._senders:
             return None
         return self._senders.popitem(last=False)[0]
 
     def put_back(self, message: _T) -> None:
-        """Put a message back to the front; the queue may be longer than its bound for a while."""
-        self._queued[message] = None
-        self._queued.move_to_end(message, last=False)
+        """Put a message that a worker has had back, in front of the others."""
+        self._returned[message] = None
+        self._returned.move_to_end(message, last=False)
 
     def withdraw(self, message: _T) -> bool:
         """Take a message out wherever it waits, and return whether it was in the queue itself."""
-        if message in self._queued:
-            del self._queued[message]
-            return True
+        for each in (self._queued, self._returned):
+            if message in each:
+                del each[message]
+                return True
         self._senders.pop(message, None)
         return False
 
     def drain(self) -> tuple[tuple[_T, ...], tuple[_T, ...]]:
         """Empty it; return what was queued, and the messages of those who waited, in order."""
-        queued, senders = tuple(self._queued), tuple(self._senders)
+        queued, senders = tuple(self), tuple(self._senders)
+        self._returned.clear()
         self._queued.clear()
         self._senders.clear()
         return queued, senders
@@ -143,8 +150,8 @@ class MailQueue(Generic[_T]):
 
     def __len__(self) -> int:
         """Return how many messages are queued."""
-        return len(self._queued)
+        return len(self._returned) + len(self._queued)
 
     def __iter__(self) -> Iterator[_T]:
         """Iterate over the queued messages, the first one first."""
-        return iter(self._queued)
+        return chain(self._returned, self._queued)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Final, Protocol, final
+from typing import TYPE_CHECKING, Any, Protocol, final
 
 import outcome
 from trio.lowlevel import Abort, Task, reschedule
@@ -33,7 +33,6 @@ class Whereabouts(Enum):
 
 
 WAITING, HANDED, BEGUN, ENDED = Whereabouts
-_DONE: Final = outcome.Value(None)
 
 
 class Handler(Protocol):
@@ -48,6 +47,7 @@ class Recipient(Protocol):
     """The actor that a message is for."""
 
     home: Home
+    number: int
 
     @property
     def path(self) -> str:
@@ -126,7 +126,10 @@ class Message:
     @property
     def key(self) -> str:
         """The same for every delivery of this message, and for no other message."""
-        return self.run_key or f"{self._recipient.home.identity.run_id}/{self._recipient.path}/{self.number}"
+        if self.run_key is not None:
+            return self.run_key
+        to = self._recipient  # whose number tells it from others that had its name before
+        return f"{to.home.identity.run_id}/{to.path}/{to.number}.{self.number}"
 
     def stop(self) -> None:
         """Let the actor end after this message."""
@@ -157,15 +160,15 @@ class Message:
         """Let its asker give up at a time on trio's clock."""
         self._deadline = self._recipient.home.deadlines.add(at, self._time_out)
 
-    def wake(self, result: outcome.Outcome[StageOutput | None] = _DONE) -> bool:
-        """Let the task that waits go on with a result; return whether there was one."""
+    def wake(self, result: outcome.Outcome[StageOutput] | None = None) -> bool:
+        """Let the task that waits go on, with a result where it waits for one; return whether there was one."""
         task, self.task = self.task, None
         if task is None:
             return False
         if self._deadline is not None:
             self._recipient.home.deadlines.drop(self._deadline)
             self._deadline = None
-        reschedule(task, result)
+        reschedule(task, outcome.Value(None) if result is None else result)
         return True
 
     def fail(self, error: BaseException) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
+from bisect import bisect_left
 from collections.abc import Callable
 from enum import Enum, StrEnum
 from functools import partial
@@ -330,7 +331,8 @@ def count_failure(window: Window, within: float | None, now: float) -> Window:
     """Return the failures that count, after one more at `now`: those not longer ago than `within` seconds."""
     if within is None:
         return Window(window.count + 1)
-    times = (*(time for time in window.times if now - time <= within), now)
+    first = bisect_left(window.times, -within, key=lambda time: time - now)
+    times = (*window.times[first:], now)
     return Window(len(times), times)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, NoReturn, final
 
 from trio.lowlevel import checkpoint, current_task, enable_ki_protection, wait_task_rescheduled
 
@@ -200,6 +200,19 @@ class ActorRef:
         if any(unit.task is task for unit in self._resident.units):
             problem = f"actor {self.name!r} cannot {what}: {hint}"
             raise RuntimeError(problem)
+
+    def __eq__(self, other: object) -> bool:
+        """Return whether the other refers to the same actor."""
+        return self._resident is other._resident if isinstance(other, ActorRef) else NotImplemented
+
+    def __hash__(self) -> int:
+        """Hash the actor."""
+        return hash(self._resident)
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse to be pickled."""
+        message = f"the reference to actor {self.name!r} cannot leave its process"
+        raise TypeError(message)
 
     def __repr__(self) -> str:
         """Name the actor, and say how it is."""

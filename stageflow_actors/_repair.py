@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from itertools import count
 from math import inf
-from typing import TYPE_CHECKING, Protocol, final
+from typing import TYPE_CHECKING, Final, Protocol, final
 
 import trio
 
 from ._child import DOWN, STARTING, UP
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection
 
     from ._child import Child, Unit
+
+
+_numbers: Final = count()
 
 
 class Judge(Protocol):
@@ -35,11 +39,13 @@ class Repair:
     A unit belongs to one repair at most: a failure that concerns units of another is added to that one.
     """
 
-    def __init__(self, judge: Judge, units: Iterable[Unit], at: float) -> None:
+    def __init__(self, judge: Judge, units: Collection[Unit], at: float) -> None:
         self._judge = judge
+        self.number = next(_numbers)
+        """Tells which of two began first."""
         self.units = set(units)
         """All that it has to do with."""
-        self._todo = set(units)
+        self._todo = set(self.units)
         """Those that it has yet to bring up."""
         self.over = trio.Event()
         self._at = at
@@ -50,11 +56,10 @@ class Repair:
         """Around what is waited for between the steps."""
         self._scope = trio.CancelScope()
 
-    def add(self, units: Iterable[Unit], at: float) -> None:
+    def add(self, units: Collection[Unit], at: float) -> None:
         """Take in more units: these are brought down, whereas what it has brought up stays as it is."""
-        added = set(units)
-        self.units |= added
-        self._todo |= added
+        self.units.update(units)
+        self._todo.update(units)
         self._at = max(self._at, at)
         self._is_stale = True
         self._wait.cancel()

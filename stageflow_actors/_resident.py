@@ -12,6 +12,7 @@ from trio.lowlevel import reschedule
 
 from ._bag import OutputBag, describe_error
 from ._child import UP, Child, ChildOptions
+from ._freeze import freeze
 from ._mailbox import Mailbox, MailQueue, Offer
 from ._messages import BEGUN, ENDED, HANDED, WAITING, Handler, Message
 from ._stage import StageInputs, bind_runner
@@ -114,8 +115,7 @@ class Resident(Child):
             self._count_in(message)
             if dropped is not None:
                 self._drop(dropped)
-                full = self._make_full("it was dropped for a newer message")
-                dropped.fail(self._make_unavailable(dropped) if dropped.deliveries else full)
+                dropped.fail(self._make_full("it was dropped for a newer message"))
         elif offer is Offer.BLOCKED:
             return False
         elif offer is Offer.REFUSED:
@@ -150,9 +150,13 @@ class Resident(Child):
         self._admit()
 
     def put_back(self, message: Message) -> None:
-        """Put a message that a worker had in hand back in front of the others."""
-        message.where = WAITING
+        """Put a message that a worker had in hand back in front of the others, if anybody still wants it."""
         message.worker = None
+        if message.is_ask and message.task is None:
+            message.where = ENDED
+            self._cancelled += 1
+            return
+        message.where = WAITING
         if self.idle:
             self._hand(message)
         else:
@@ -277,10 +281,11 @@ class Resident(Child):
             bulletin.letters.tell(DeadLetter(self.path, bulletin.at(), reason, message.snapshot, message.stage))
 
     def tell_emitted(self, worker: Handler, event: object) -> None:
-        """Tell what the stage has to tell."""
+        """Pass on what the stage emits, from whichever thread it does."""
+        frozen = freeze(event, "event")
         bulletin = self.home.bulletin
         if bulletin.events:
-            bulletin.events.tell(ActorEmitted(self.path, bulletin.at(), worker.index, event))
+            bulletin.tell_from_anywhere(ActorEmitted(self.path, bulletin.at(), worker.index, frozen))
 
     def tell_resumed(self, worker: Worker, error: Exception) -> None:
         """Tell that a failure changed nothing."""

@@ -73,10 +73,16 @@ def select(scope: Scope, children: Sequence[_N], failed: _N) -> list[_N]:
     return [child for child in children if child.name in affected and child is not failed]
 
 
-def check_dependencies(name: str, depends_on: Iterable[str], known: Mapping[str, Node]) -> None:
+def check_dependencies(name: str, depends_on: Iterable[str], known: Mapping[str, Node], *, is_needed: bool) -> None:
     """Refuse dependencies on what is not there, and those that lead back to `name`.
 
     An actor that was given up may be spawned again while others still name it: that is how a cycle can come about.
+
+    Args:
+        name: The new actor's.
+        depends_on: What it names.
+        known: Those that there are.
+        is_needed: Whether one of these names it.
 
     Raises:
         PipelineValidationError: An actor is unknown, or has ended.
@@ -89,6 +95,8 @@ def check_dependencies(name: str, depends_on: Iterable[str], known: Mapping[str,
         if other not in known:
             hint = suggest(other, known, "the supervisor has") if known else "spawn it first"
             refuse(f"actor {name!r} depends on {other!r}, which is unknown or has ended", hint=hint)
+    if not is_needed:
+        return
     reached_from: dict[str, str] = dict.fromkeys(names, name)
     work = list(names)
     while work:

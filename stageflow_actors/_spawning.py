@@ -38,7 +38,7 @@ def read_child(family: Family, name: object, policy: object, restart: Any, depen
             problem = f"actor {read!r} has a restart policy, and is temporary: it is never restarted"
             refuse(problem, hint="leave restart out, or take policy='transient'")
     names = tuple(_name_dependency(family, read, each) for each in _list(depends_on))
-    check_dependencies(read, names, family.children)
+    check_dependencies(read, names, family.children, is_needed=family.needed[read] > 0)
     return ChildOptions(read, kept, restart, names)
 
 

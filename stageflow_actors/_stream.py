@@ -32,6 +32,10 @@ class Source(Protocol):
         """Stop calling it."""
 
 
+def _forget_nothing(_stream: object, _default: None) -> None:
+    pass
+
+
 @final
 class EventStream(Generic[_T]):
     """The events since it was subscribed to, up to the end of what tells them. Use it with `async with`.
@@ -39,8 +43,12 @@ class EventStream(Generic[_T]):
     Bounded: a reader that is slower than what it reads of loses the events for which there is no room.
     """
 
-    def __init__(self, source: Source | None, max_queued: int) -> None:
+    def __init__(
+        self, source: Source | None, max_queued: int, forget: Callable[[Any, None], object] = _forget_nothing
+    ) -> None:
         self._source = source
+        self._forget = forget
+        """Called, with itself and None, when its reader leaves."""
         self._send, self._receive = trio.open_memory_channel[Any](max_queued)
         self._dropped = 0
         self._max_queued = max_queued
@@ -75,6 +83,7 @@ class EventStream(Generic[_T]):
     ) -> None:
         if self._source is not None:
             self._source.unlisten(self._put)
+        self._forget(self, None)
         self._send.close()
         self._receive.close()
 

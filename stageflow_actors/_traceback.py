@@ -93,6 +93,7 @@ def _without_own(traceback: TracebackType | None) -> TracebackType | None:
         following = kept.tb_next
         while following is not None and _is_own(following.tb_frame):
             following = following.tb_next
-        kept.tb_next = following
+        if following is not kept.tb_next:  # to set it walks through all that follow
+            kept.tb_next = following
         kept = following
     return traceback

@@ -52,7 +52,7 @@ def _keep_nothing() -> Callable[[], None]:
 class Worker(Unit):
     """Takes one message after the other, and handles it in its own task."""
 
-    __slots__ = ("_before", "_behind", "_life", "_shutdown", "_work", "leaves", "message", "resident", "task")
+    __slots__ = ("_before", "_behind", "_life", "_shutdown", "_start", "_work", "leaves", "message", "resident", "task")
 
     def __init__(self, resident: Resident, index: int) -> None:
         super().__init__(resident, index)
@@ -62,6 +62,8 @@ class Worker(Unit):
         """What it has in hand."""
         self.leaves = False
         """Whether it ends, normally, after the message in hand: `ctx.stop()`."""
+        self._start: trio.CancelScope
+        """Around everything, until it is up: cancelled where it is told to end before."""
         self._life: trio.CancelScope
         """Around everything it does: cancelled when its budget for ending is spent."""
         self._work: trio.CancelScope
@@ -75,7 +77,7 @@ class Worker(Unit):
     def spawn(self) -> None:
         """Start its task, in a copy of the context that the actor was spawned in."""
         self.leaves = False
-        self._life, self._work = trio.CancelScope(), trio.CancelScope()
+        self._start, self._life, self._work = trio.CancelScope(), trio.CancelScope(), trio.CancelScope()
         self._shutdown = Shutdown(self.resident.shutdown)
         start_soon: Callable[..., None] = self.child.home.nursery.start_soon
         self.resident.context.run(start_soon, self._live, name=self.resident.name_worker(self))
@@ -84,7 +86,7 @@ class Worker(Unit):
         """Tell it to end: after the message in hand or, in a hurry, at once. Its budget begins with the first call."""
         self.ordered = True
         if self.state is STARTING:
-            self._life.cancel()
+            self._start.cancel()
         elif self.state is not DOWN:
             self._begin_to_leave()
             if hurry:
@@ -103,7 +105,7 @@ class Worker(Unit):
         error: BaseException | None = None
         self.task = task = current_task()
         try:
-            with self._life:
+            with self._start, self._life:
                 if not self.ordered:
                     await self._serve()
         except BaseException as raised:
@@ -126,7 +128,7 @@ class Worker(Unit):
         """Return what it really ended with: its own cancellation is no error, an error that was swallowed is one."""
         if error is not None:
             remains = split_cancelled(error)
-            if remains is None and not self._life.cancel_called:
+            if remains is None and not (self._start.cancel_called or self._life.cancel_called):
                 remains = make_stray(error)
             error = remains
         error = error or self.error
@@ -157,9 +159,12 @@ class Worker(Unit):
 
     async def _work_through(self, function: Callable[..., Any]) -> None:
         """Handle messages until it has to end; what it failed with by itself is its error."""
+        self._life.shield = True  # what its start was told does not concern it any more
         self._before = len(current_task().child_nurseries)
-        self.come_up()
         try:
+            if self.ordered:
+                return
+            self.come_up()
             with self._work:
                 await self._handle_all(function)
         finally:
@@ -238,7 +243,7 @@ class Worker(Unit):
             remains.locate(actor=self.resident.path)
         self.message = None
         if self.ordered:
-            self.resident.fail(message, remains)
+            self._hand_in(message, remains)
             self.error = None if isinstance(remains, Exception) else remains
             return False
         directive, remains = self.resident.direct(remains)
@@ -249,13 +254,20 @@ class Worker(Unit):
             self.resident.tell_resumed(self, remains)
             return True
         self.directive, self.error = directive, remains
-        if self.resident.may_redeliver(message, remains) and directive is Directive.RESTART:
-            assert isinstance(remains, Exception)
-            message.error = remains
-            self.resident.put_back(message)
+        if directive is Directive.RESTART:
+            self._hand_in(message, remains)
         else:
             self.resident.fail(message, remains)
         return False
+
+    def _hand_in(self, message: Message, error: BaseException) -> None:
+        """Put back a message over which the stage has failed, if it may be delivered again."""
+        if self.resident.may_redeliver(message, error):
+            assert isinstance(error, Exception)
+            message.error = error
+            self.resident.put_back(message)
+        else:
+            self.resident.fail(message, error)
 
     def _let_go(self, error: BaseException | None) -> None:
         """Let go of the message in hand, where it ends with one."""
