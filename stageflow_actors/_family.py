@@ -77,7 +77,7 @@ class Family:
         self._scope = scope
         self._intensity = intensity
         self._random = random
-        self._give_up = give_up
+        self.give_up = give_up
         self._window = NO_FAILURES
         self._number = 0
         self._repairs: dict[Unit, Repair] = {}
@@ -205,7 +205,7 @@ class Family:
         self._is_halting = True
         for repair in dict.fromkeys(self._repairs.values()):
             repair.cancel()
-        self._give_up(error)
+        self.give_up(error)
 
     def _judge_failure(self, unit: Unit, error: Exception) -> None:
         """Ask a child's own policy what to do about a failure, and do it."""

@@ -9,6 +9,7 @@ import logging
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, final
 
+import attrs
 import trio
 
 from ._bag import describe_error
@@ -36,6 +37,21 @@ _LOOKED_AT: Final = 200
 
 
 @final
+@attrs.frozen
+class Opening:
+    """What a supervisor lends while it is open."""
+
+    nursery: trio.Nursery
+    threads: trio.CapacityLimiter
+    give_up: Callable[[BaseException], None]
+    """Ends it, with an error."""
+
+
+def _ignore(_error: BaseException) -> None:
+    pass
+
+
+@final
 class Household:
     """Makes the family of a supervisor when it is first asked for, and gives its tasks a place while it is open."""
 
@@ -45,29 +61,26 @@ class Household:
         intensity: Intensity,
         identify: Callable[[], RunIdentity],
         random: Callable[[], float],
-        give_up: Callable[[BaseException], None],
     ) -> None:
         self._scope: Scope = scope
         self._intensity = intensity
         self._identify = identify
         self._random = random
-        self._give_up = give_up
         self.realm: Realm | None = None
         """What the supervisor is to the one above, where there is one."""
         self._family: Family | None = None
-        self._nursery: trio.Nursery
-        self._threads: trio.CapacityLimiter
+        self._opening: Opening | None = None
         self._hosted: trio.Event | None = None
         """Set when the family's tasks have a place."""
         self._streams: dict[EventStream[Any], None] = {}
 
     # Opening
 
-    def open(self, nursery: trio.Nursery, threads: trio.CapacityLimiter) -> None:
-        """Take note of where tasks and threads come from while the supervisor is open."""
-        self._nursery, self._threads = nursery, threads
+    def open(self, opening: Opening) -> None:
+        """Take note of what the supervisor lends while it is open."""
+        self._opening = opening
         if self._family is not None:
-            self._family.threads = threads
+            self._family.threads, self._family.give_up = opening.threads, opening.give_up
 
     def refuse_entry(self) -> None:
         """Refuse to be opened by anybody but the supervisor above, where there is one."""
@@ -78,6 +91,7 @@ class Household:
     def make_family(self) -> Family:
         """Return the family, made at the first call."""
         if self._family is None:
+            assert self._opening is not None
             realm = self.realm
             above = None if realm is None else realm.home
             assert above is None or isinstance(above, Family)
@@ -85,9 +99,9 @@ class Household:
                 self._scope,
                 self._intensity,
                 self._identify(),
-                self._threads,
+                self._opening.threads,
                 self._random,
-                self._give_up,
+                self._opening.give_up,
                 above,
                 "" if realm is None else f"{realm.path}/",
             )
@@ -97,10 +111,11 @@ class Household:
         """Return the family, with a place for its tasks."""
         family = self.make_family()
         if self._hosted is None:
+            assert self._opening is not None
             self._hosted = trio.Event()
             family.invite()
             with trio.CancelScope(shield=True):  # others wait for it
-                await self._nursery.start(family.host, name="host of resident actors")
+                await self._opening.nursery.start(family.host, name="host of resident actors")
             self._hosted.set()
         else:
             await self._hosted.wait()
@@ -202,6 +217,9 @@ class Household:
                 self._hosted = None
             if for_good:
                 self.end(why)
+            self._opening = None  # which leads back to the supervisor
+            if self._family is not None:
+                self._family.give_up = _ignore
 
     def end(self, why: str) -> None:
         """Let everything end that might have come up again."""

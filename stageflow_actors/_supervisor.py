@@ -13,7 +13,7 @@ from trio.lowlevel import enable_ki_protection
 from ._actor import split_cancelled
 from ._admission import make_engine
 from ._engine import Engine, Means
-from ._household import Household
+from ._household import Household, Opening
 from ._limiter import Limiter
 from ._mailbox import Mailbox
 from ._policy import Intensity
@@ -108,7 +108,7 @@ class Supervisor:
         self._shutdown = require_seconds("shutdown", shutdown)
         self._identify = identify
         self._random = random
-        self._household = Household(scope, intensity, identify, random, self._give_up)
+        self._household = Household(scope, intensity, identify, random)
         self._engines: dict[Engine, None] = {}
         """In the order of their admission."""
         self._idle: trio.Event | None = None
@@ -267,7 +267,7 @@ class Supervisor:
         self._means = Means(threads, self._running, self._shutdown, self._random)
         self._manager = trio.open_nursery()
         self._nursery = await self._manager.__aenter__()
-        self._household.open(self._nursery, threads)
+        self._household.open(Opening(self._nursery, threads, self._give_up))
         return self
 
     @enable_ki_protection
