@@ -49,12 +49,12 @@ class Bulletin:
 
     __slots__ = ("_now", "_token", "began", "events", "letters")
 
-    def __init__(self, above: Bulletin | None = None) -> None:
+    def __init__(self, began: float, above: Bulletin | None) -> None:
         self.events: Listeners[Any] = Listeners(above.events if above else None)
         self.letters: Listeners[Any] = Listeners(above.letters if above else None)
         self._token = trio.lowlevel.current_trio_token()
         self._now = trio.lowlevel.current_clock().current_time
-        self.began: float = self._now() if above is None else above.began
+        self.began: float = began if above is None else above.began
         """When the supervisor at the top was opened, on trio's clock."""
 
     def tell_from_anywhere(self, event: object) -> None:

@@ -88,6 +88,11 @@ class Unit(ABC):
         """What its policy has said of that error already."""
 
     @property
+    def is_unheard(self) -> bool:
+        """Whether nobody else will hear of what it raised while it was told to end."""
+        return False
+
+    @property
     def place(self) -> tuple[int, int]:
         """Where it stands among all units of its supervisor, in the order of spawning."""
         return self.child.number, self.index

@@ -16,7 +16,6 @@ from ._child import DOWN, STARTING, UP
 from ._deadlines import Deadlines
 from ._policy import NO_FAILURES, Directive, count_failure, plan_restart
 from ._repair import Repair
-from ._resident import Resident
 from ._scopes import select
 from ._validation import count
 from .errors import ActorDeadError, ActorStartError, RestartIntensityError
@@ -55,13 +54,14 @@ class Family:
         give_up: Callable[[BaseException], None],
         above: Family | None,
         prefix: str,
+        began: float,
     ) -> None:
         self.identity = identity
         self.threads = threads
         self.prefix = prefix
         """The names of the supervisors above, as a path."""
         self.above = above
-        self.bulletin: Bulletin = Bulletin(above.bulletin if above else None)
+        self.bulletin: Bulletin = Bulletin(began, above.bulletin if above else None)
         # Those of the supervisor at the top, which is there while one below is closed and its mailboxes wait.
         self.deadlines: Deadlines = above.deadlines if above else Deadlines()
         self.children: dict[str, Child] = {}
@@ -174,7 +174,7 @@ class Family:
         _logger.error(
             "actor %r failed while it was stopped: %s", unit.child.path, describe_error(error), exc_info=error
         )
-        if not isinstance(unit.child, Resident) and unit.child.is_retiring:
+        if unit.child.is_retiring and unit.is_unheard:
             self.errors.append(error)
 
     def judge(self, unit: Unit, error: BaseException | None) -> None:

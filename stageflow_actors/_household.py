@@ -45,6 +45,8 @@ class Opening:
     threads: trio.CapacityLimiter
     give_up: Callable[[BaseException], None]
     """Ends it, with an error."""
+    began: float
+    """When it was opened, on trio's clock."""
 
 
 def _ignore(_error: BaseException) -> None:
@@ -70,6 +72,8 @@ class Household:
         """What the supervisor is to the one above, where there is one."""
         self._family: Family | None = None
         self._opening: Opening | None = None
+        self._patience: trio.CancelScope
+        """Around a halt that is not in a hurry yet."""
         self._hosted: trio.Event | None = None
         """Set when the family's tasks have a place."""
         self._streams: dict[EventStream[Any], None] = {}
@@ -79,6 +83,7 @@ class Household:
     def open(self, opening: Opening) -> None:
         """Take note of what the supervisor lends while it is open."""
         self._opening = opening
+        self._patience = trio.CancelScope()
         if self._family is not None:
             self._family.threads, self._family.give_up = opening.threads, opening.give_up
 
@@ -104,6 +109,7 @@ class Household:
                 self._opening.give_up,
                 above,
                 "" if realm is None else f"{realm.path}/",
+                self._opening.began,
             )
         return self._family
 
@@ -201,16 +207,14 @@ class Household:
 
         Args:
             hurry: Whether what they have in hand is cancelled.
-            fatal: What the supervisor ends with. With an `Exception` it has given up because of an actor: its own scope
-                is cancelled then, which is not to hurry the others.
+            fatal: What the supervisor ends with, where it has to.
         """
         for_good = self.realm is None
-        has_given_up = isinstance(fatal, Exception)
         why = "its supervisor has ended" + (f" with {describe_error(fatal)}" if fatal is not None else "")
         try:
             if self._family is not None and self._hosted is not None:
-                with trio.CancelScope(shield=has_given_up):
-                    await self._family.halt(hurry=hurry and not has_given_up, for_good=for_good, why=why)
+                with self._patience:
+                    await self._family.halt(hurry=hurry, for_good=for_good, why=why)
         finally:
             if self._family is not None and self._hosted is not None:
                 self._family.dismiss()
@@ -220,6 +224,10 @@ class Household:
             self._opening = None  # which leads back to the supervisor
             if self._family is not None:
                 self._family.give_up = _ignore
+
+    def hurry(self) -> None:
+        """Give what is being stopped no more time for what it has in hand."""
+        self._patience.cancel()
 
     def end(self, why: str) -> None:
         """Let everything end that might have come up again."""

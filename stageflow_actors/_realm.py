@@ -44,6 +44,9 @@ class Subordinate(Protocol):
     @property
     def _household(self) -> Residents: ...
 
+    _fatal: BaseException | None
+    """Why it had to end."""
+
     def _reset(self) -> None:
         """Get ready to be opened once more."""
 
@@ -75,6 +78,11 @@ class Reign(Unit):
         self._supervisor = supervisor
         self._life: trio.CancelScope
         self._leave: trio.Event
+
+    @property
+    def is_unheard(self) -> bool:
+        """Whether runs of it failed; that it has given up is its own affair once it is being ended."""
+        return self._supervisor._fatal is None  # noqa: SLF001 (two sides of one thing)
 
     def spawn(self) -> None:
         """Open it, in a task of its own."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import count
+from itertools import count, groupby
 from math import inf
 from typing import TYPE_CHECKING, Final, Protocol, final
 
@@ -97,32 +97,51 @@ class Repair:
             self.over.set()
 
     async def _bring_down(self) -> None:
-        for unit in sorted(self._todo, key=_place, reverse=True):
+        for units in reversed(self._list_todo()):
             if self._scope.cancel_called:
                 break
-            if unit.state is not DOWN:
-                unit.end(hurry=False)
-                await unit.wait_down()
-            if unit.child.is_retiring:
-                self._judge.end_with_sibling(unit.child)
+            child = units[0].child
+            for unit in units:
+                if unit.state is not DOWN:
+                    unit.end(hurry=False)
+            while any(unit.state is not DOWN for unit in units):
+                await child.change()
+            if child.is_retiring:
+                self._judge.end_with_sibling(child)
 
     async def _bring_up(self) -> None:
         if trio.current_time() < self._at:
             await trio.sleep_until(self._at)
-        for unit in sorted(self._todo, key=_place):
+        for units in self._list_todo():
             if self._is_stale or self._scope.cancel_called:
                 break
-            if unit.child.is_retiring or unit.state is not DOWN:
+            child = units[0].child
+            if child.is_retiring:
                 continue
-            unit.child.restarts += 1
-            unit.begin()
-            while unit.state is STARTING:
-                await unit.child.change()
+            for unit in units:
+                if unit.state is DOWN:
+                    child.restarts += 1
+                    unit.begin()
+            while any(unit.state is STARTING for unit in units):
+                await child.change()
+            self._look_at(units)
+
+    def _look_at(self, units: list[Unit]) -> None:
+        """See which units have come up, and let somebody decide about those that have not."""
+        for unit in units:
             if unit.state is UP:
                 self._todo.discard(unit)
             elif unit.error is not None and not unit.started and not unit.child.is_retiring:
                 self._judge.judge(unit, unit.error)  # which adds to this repair, or gives the unit up
 
+    def _list_todo(self) -> list[list[Unit]]:
+        """Return what is to be done, in the order of spawning; the workers of one actor are one step."""
+        return [list(units) for _, units in groupby(sorted(self._todo, key=_place), key=_get_number)]
+
 
 def _place(unit: Unit) -> tuple[int, int]:
     return unit.place
+
+
+def _get_number(unit: Unit) -> int:
+    return unit.child.number

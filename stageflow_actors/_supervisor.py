@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import random
-from typing import TYPE_CHECKING, Any, Final, Self, final
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Self, final
 
 import trio
 from trio.lowlevel import enable_ki_protection
 
 from ._actor import split_cancelled
 from ._admission import make_engine
+from ._bag import describe_error
 from ._engine import Engine, Means
 from ._household import Household, Opening
 from ._limiter import Limiter
@@ -118,6 +119,8 @@ class Supervisor:
         self._manager: AbstractAsyncContextManager[trio.Nursery] | None = None
         self._nursery: trio.Nursery | None = None
         self._means: Means
+        self._body: trio.CancelScope
+        """Around the block: cancelled where the supervisor has to end by itself."""
         self._closed = False
         """Whether nothing more is admitted: it is being left, and does not wait for runs any more, or was left."""
 
@@ -267,21 +270,22 @@ class Supervisor:
         self._means = Means(threads, self._running, self._shutdown, self._random)
         self._manager = trio.open_nursery()
         self._nursery = await self._manager.__aenter__()
-        self._household.open(Opening(self._nursery, threads, self._give_up))
+        self._body = trio.CancelScope()
+        self._body.__enter__()
+        self._household.open(Opening(self._nursery, threads, self._give_up, trio.current_time()))
         return self
 
     @enable_ki_protection
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Wait for all runs, or cancel them where the block was left with an exception."""
+        """Wait for all runs, or cancel them where the block was left with an exception; and stop all actors."""
         assert self._manager is not None
-        if error is not None:
-            self._stop_all(f"the supervisor was left with {type(error).__qualname__}")
-        # The body's exception is not for the nursery, which would wrap it in a group; except for the
-        # Cancelled of the nursery's own scope, which only that scope can take.
-        remains = None if error is None else split_cancelled(error)
-        own = self._fatal is not None and error is not None and remains is None
+        left = self._leave_body(kind, error, traceback)
+        if left is not None:
+            self._stop_all(f"the supervisor was left with {type(left).__qualname__}")
+        remains = None if left is None else split_cancelled(left)
+        # The body's exception is not for the nursery, which would wrap it in a group.
         try:
             try:
                 with contextlib.suppress(trio.Cancelled):  # a scope that is cancelled says so again, below
@@ -290,18 +294,39 @@ class Supervisor:
                 self._closed = True  # in the step in which nobody was found; there is a checkpoint in what follows
                 try:
                     with contextlib.suppress(trio.Cancelled):
-                        await self._household.halt(hurry=error is not None, fatal=self._fatal)
+                        hurry = left is not None or not isinstance(self._fatal, Exception | None)
+                        await self._household.halt(hurry=hurry, fatal=self._fatal)
                 finally:
-                    left = (kind, error, traceback) if own else (None, None, None)
-                    await self._manager.__aexit__(*left)
+                    await self._manager.__aexit__(None, None, None)
         except BaseException as raised:
             if self._fatal is None or split_cancelled(raised) is not None:
                 raise  # else it is Cancelled, and what a stage raised comes before that
         if self._fatal is not None and (remains is None or isinstance(remains, Exception)):
-            raise self._fatal
-        if error is None:
+            self._raise_fatal()
+        if left is None:
             await trio.lowlevel.checkpoint_if_cancelled()
             self._raise_unheard()
+        elif left is not error:
+            raise left
+
+    def _leave_body(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> BaseException | None:
+        """Return what the body was left with, without what it was cancelled with because the supervisor had to end."""
+        try:
+            return None if self._body.__exit__(kind, error, traceback) else error
+        except BaseException as rest:  # of a group
+            return rest
+
+    def _raise_fatal(self) -> NoReturn:
+        """Raise what it ends with, its context what it was, rather than the Cancelled that the body has raised."""
+        assert self._fatal is not None
+        context = self._fatal.__context__
+        try:
+            raise self._fatal
+        finally:
+            self._fatal.__context__ = context
+            del self
 
     def _stop_all(self, reason: str) -> None:
         """End all runs, and admit no more: here, and in the supervisors below, which are about to be stopped."""
@@ -506,11 +531,13 @@ class Supervisor:
         return family
 
     def _give_up(self, error: BaseException) -> None:
-        """End, because of an actor: with the first error, or the first that is no `Exception`."""
+        """End, because of a stage or an actor: with the first error, or the first that is no `Exception`."""
         if self._fatal is None or (isinstance(self._fatal, Exception) and not isinstance(error, Exception)):
             self._fatal = error
-        assert self._nursery is not None
-        self._nursery.cancel_scope.cancel()
+        self._stop_all(f"the supervisor had to end: {describe_error(error)}")
+        self._body.cancel()
+        if not isinstance(error, Exception):
+            self._household.hurry()
 
     def _reset(self) -> None:
         """Get ready to be opened once more, as the child of another supervisor."""

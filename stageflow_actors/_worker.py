@@ -242,18 +242,15 @@ class Worker(Unit):
         if isinstance(remains, StageflowError):
             remains.locate(actor=self.resident.path)
         self.message = None
-        if self.ordered:
-            self._hand_in(message, remains)
-            self.error = None if isinstance(remains, Exception) else remains
-            return False
         directive, remains = self.resident.direct(remains)
-        if directive is Directive.RESUME:
+        if directive is Directive.RESUME and not self.ordered:
             assert isinstance(remains, Exception)
             self.resident.fail(message, remains)
             _logger.warning("actor %r resumes after %s", self.resident.path, describe_error(remains))
             self.resident.tell_resumed(self, remains)
             return True
-        self.directive, self.error = directive, remains
+        if not self.ordered or not isinstance(remains, Exception):
+            self.directive, self.error = directive, remains
         if directive is Directive.RESTART:
             self._hand_in(message, remains)
         else:
