@@ -13,6 +13,7 @@ The tree, in the order in which it starts; it stops the other way round:
     └── edge              HTTP
 """
 
+import logging
 import signal
 import sys
 import time
@@ -23,24 +24,22 @@ from typing import Any, Final, Self
 import attrs
 import click
 import trio
+from faulty_web.running import INTERRUPTED, open_console
 from model_web.edge import PATIENCE, Answer, Edge, Request
-from model_web.report import INTERRUPTED, draw_report, open_console
+from model_web.report import draw_report
 from model_web.traffic import Plan, Traffic
 from py3langid.langid import MODEL_FILE, LanguageIdentifier  # type: ignore[import-untyped]
 from rich.console import Console
 
 from stageflow_actors import ActorRef, AskTimeoutError, EventStream, Intensity, Mailbox, StageContext, Supervisor
-from stageflow_actors.errors import ActorError, MailboxFullError, RestartIntensityError
+from stageflow_actors.errors import ActorError, ActorStartError, MailboxFullError, RestartIntensityError
 from stageflow_actors.events import DeadLetter
 
-CRASHES: Final = Intensity(100, within=2.0)
+CRASHES: Final = Intensity(100, within=3.0)
 """More restarts than this, and it is not the requests: the model is read again."""
 
 RETRY_AFTER: Final = 1
 """Seconds after which a client that was refused may come back."""
-
-SLOW: Final = 1.5
-"""Seconds that a text which says so takes."""
 
 
 def read_model() -> LanguageIdentifier:
@@ -83,11 +82,11 @@ class Detector:
 
 
 def misbehave(text: str, delivery: int) -> None:
-    """Do what happens on a bad day, on demand; leave it out of a server of your own."""
+    """Do on demand what happens on a bad day; leave it out of a server of your own."""
     if text.startswith("!poison") or (text.startswith("!crash") and delivery == 1):
         raise MemoryError("the worker died over this text")
-    if text.startswith("!slow"):
-        time.sleep(SLOW)
+    if text.startswith("!sleep"):
+        time.sleep(float(text.split()[1]))
 
 
 @attrs.frozen(kw_only=True)
@@ -97,7 +96,7 @@ class Options:
     workers: int = 4
     max_queued: int = 64
     """Requests that wait for a worker; one more is refused."""
-    timeout: float = 1.0
+    timeout: float = 2.0
     """Seconds until a request is answered, or given up."""
     port: int = 0
 
@@ -198,17 +197,15 @@ async def drive(options: Options, plan: Plan, traffic: Traffic) -> None:
         service, address = await start(supervisor, options)
         nursery.start_soon(service.keep_letters, supervisor.dead_letters())
         nursery.start_soon(traffic.listen, supervisor.events())
-        await traffic.run(plan, address)
-    traffic.ledger = supervisor.ledger
-
-
-COUNT = click.IntRange(min=1)
+        await traffic.run(plan, address, service.detector)
 
 
 @click.command()
 @click.option("--serve", "serves", is_flag=True, help="Only serve, until Ctrl-C.")
-@click.option("--requests", type=COUNT, default=3000, show_default=True, help="How many to send, beside the incidents.")
-@click.option("--workers", type=COUNT, default=4, show_default=True, help="How many share the work.")
+@click.option(
+    "--requests", type=click.IntRange(min=10), default=3000, show_default=True, help="How many, beside incidents."
+)
+@click.option("--workers", type=click.IntRange(min=1), default=4, show_default=True, help="How many share the work.")
 @click.option(
     "--crash-every",
     type=click.IntRange(min=0),
@@ -227,16 +224,19 @@ def main(*, serves: bool, requests: int, workers: int, crash_every: int, port: i
     code = 0
     try:
         if serves:
+            logging.basicConfig(format="%(levelname)s %(message)s")  # crashes and restarts, on stderr
             trio.run(serve, options, console)
-            return
-        trio.run(drive, options, plan, traffic)
+        else:
+            trio.run(drive, options, plan, traffic)
     except* KeyboardInterrupt:
         code = INTERRUPTED
-    except* RestartIntensityError as group:
-        console.print(*(f"the server has given up: {error}" for error in group.exceptions), sep="\n", soft_wrap=True)
+    except* (ActorStartError, RestartIntensityError) as group:
+        console.print(*group.exceptions, sep="\n", soft_wrap=True)
         code = 1
-    console.print(draw_report(traffic))
-    sys.exit(code or traffic.code)
+    if not serves:
+        console.print(draw_report(traffic))
+        code = code or traffic.code
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -118,11 +118,13 @@ class Household:
         family = self.make_family()
         if self._hosted is None:
             assert self._opening is not None
-            self._hosted = trio.Event()
+            hosted = self._hosted = trio.Event()
             family.invite()
-            with trio.CancelScope(shield=True):  # others wait for it
-                await self._opening.nursery.start(family.host, name="host of resident actors")
-            self._hosted.set()
+            try:
+                with trio.CancelScope(shield=True):  # others wait for it
+                    await self._opening.nursery.start(family.host, name="host of resident actors")
+            finally:
+                hosted.set()
         else:
             await self._hosted.wait()
         return family

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol, Self, final
 import trio
 from trio.lowlevel import enable_ki_protection
 
+from ._bag import describe_error
 from ._child import DOWN, LEAVING, STARTING, Child, ChildOptions, Unit
 from ._traceback import drop_own_frames
 
@@ -141,7 +142,8 @@ class Realm(Child):
 
     def bury(self) -> None:
         """Let all of its children end."""
-        self.supervisor._household.end(self.reason)  # noqa: SLF001 (likewise)
+        why = "its supervisor has ended" + (f" with {describe_error(self.error)}" if self.error is not None else "")
+        self.supervisor._household.end(why)  # noqa: SLF001 (likewise)
 
     def balance(self) -> ActorLedger:
         """Return the account of all messages below it."""

@@ -475,6 +475,22 @@ class Supervisor:
         await family.start(realm)
         return supervisor
 
+    async def stop(self) -> None:
+        """End this supervisor, the child of another one, for good, and wait until it has ended.
+
+        Its runs are cancelled and its actors stopped, the last one first, each within its budget. Cancelling the caller
+        does not stop it. Once it has ended this does nothing. One that was opened with `async with` ends with its block.
+
+        Raises:
+            RuntimeError: No other supervisor has opened it.
+        """
+        realm = self._household.realm
+        if realm is None:
+            message = "a supervisor that was opened with `async with` ends with its block; stop() is for one below another"
+            raise RuntimeError(message)
+        realm.home.retire(realm, "it was stopped")
+        await realm.ended.wait()
+
     def actor(self, name: str) -> ActorRef:
         """Return the reference to an actor by its name, or by its path through child supervisors: `ingest/parser`.
 

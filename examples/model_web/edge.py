@@ -57,9 +57,9 @@ class Edge:
             self._stack = stack.pop_all()
         return self
 
-    async def __aexit__(self, *error: Any) -> bool | None:
+    async def __aexit__(self, *error: object) -> bool | None:
         self._accepting.cancel()
-        return await self._stack.__aexit__(*error)
+        return await self._stack.__aexit__(*error)  # type: ignore[arg-type]
 
     async def execute(self, ctx: StageContext) -> dict[str, Any]:
         return {"address": self._address}

@@ -1,0 +1,114 @@
+"""Resident actors: what an ask costs beside pykka, and what starting, restarting, keeping and stopping actors costs.
+
+    python benchmarks/bench_actors.py                        all rows, some minutes
+    python benchmarks/bench_actors.py --quick                a smoke check: fewer rounds, large rows once
+    python benchmarks/bench_actors.py --only ask --only asks-100 --json figures.json
+    python benchmarks/bench_actors.py --markdown figures.md  the tables as Markdown
+
+Everything is measured in one process in interleaved rounds. A ratio is the median of the ratios of the
+rounds; a time the median of the times. What is held against a bar is the worse of two ratios, that of the
+wall times and that of the processor times. Every reply is checked.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import inspect
+import sys
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from actor_rows import ROWS
+from bench_dag005 import describe_machine, print_figures, print_row, write_json
+from measuring import WrongOutputError
+from rich.console import Console
+from rows import Settings
+from tables import make_table
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from types import ModuleType
+
+    from rows import Figure, Taken
+
+
+def read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=9, help="rounds of each row (default: 9)")
+    parser.add_argument("--only", action="append", choices=ROWS, help="measure this row; may be given again")
+    parser.add_argument("--quick", action="store_true", help="at most 3 rounds, large rows once")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the raw numbers there")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables there, for a page of the docs")
+    chosen = parser.parse_args(arguments)
+    if chosen.rounds < 1:
+        parser.error("--rounds must be at least 1")
+    return chosen
+
+
+def load_pykka() -> ModuleType | None:
+    """Return how one asks in pykka, or None where it is not installed."""
+    try:
+        return importlib.import_module("peers.pykka_asks")
+    except ModuleNotFoundError as error:
+        if error.name != "pykka":
+            raise
+        return None
+
+
+def tell_figure(figure: Figure) -> tuple[str, str, str, str, str]:
+    """Return a figure as cells: what it is, the bar, what was reached, whether that is enough, and the note."""
+    sign = "<=" if figure.at_most else ">="
+    verdict = "yes" if figure.ok else "**falls short**"
+    return figure.what, f"{sign} {figure.bar:g} {figure.unit}", f"{figure.reached:.3g}", verdict, figure.note
+
+
+def describe(name: str) -> str:
+    """Return what a row says of itself."""
+    return inspect.cleandoc(ROWS[name].func.__doc__ or "").replace("\n", " ").replace("  ", "\n\n")
+
+
+def make_markdown(rows: Mapping[str, Taken], machine: Mapping[str, Any]) -> str:
+    """Return the tables for a page of the docs."""
+    versions = f"Python {machine['python']} and trio {machine['trio']}"
+    parts = [f"Measured by `benchmarks/bench_actors.py` with {versions} on {machine['platform']}."]
+    figures = [figure for taken in rows.values() for figure in taken.figures]
+    if figures:
+        parts.append(make_table(("figure", "bar", "reached", "", ""), list(map(tell_figure, figures))))
+    for name, taken in rows.items():
+        parts += [f"### {name}", describe(name), make_table(taken.head, taken.lines)]
+    return "\n\n".join(parts) + "\n"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    chosen = read_arguments(arguments)
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = 160
+    pykka = load_pykka()
+    if pykka is None:
+        console.print(
+            "pykka: not installed (pip install 'stageflow-actors\\[bench]'); what is said of it is left out\n"
+        )
+    rounds = min(3, chosen.rounds) if chosen.quick else chosen.rounds
+    settings = Settings({"pykka": pykka}, rounds, chosen.quick)
+    rows: dict[str, Taken] = {}
+    for name in chosen.only or ROWS:
+        began = perf_counter()
+        try:
+            rows[name] = ROWS[name](settings)
+        except WrongOutputError as error:
+            console.print(f"[bold red]wrong output[/] in {name}: {error}")
+            return 1
+        print_row(console, name, rows[name], perf_counter() - began)
+    print_figures(console, [figure for taken in rows.values() for figure in taken.figures])
+    if chosen.json is not None:
+        write_json(chosen.json, settings, rows)
+    if chosen.markdown is not None:
+        chosen.markdown.write_text(make_markdown(rows, describe_machine()), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
