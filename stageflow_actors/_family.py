@@ -86,6 +86,8 @@ class Family:
         """The account of those that have ended."""
         self._is_halting = False
         """Whether everything is being brought down."""
+        self.is_over = False
+        """Whether its supervisor has ended for good, and its account is closed."""
 
     async def host(self, task_status: trio.TaskStatus[None]) -> None:
         """Be the task in which all tasks of children live, until it is dismissed."""
@@ -387,6 +389,8 @@ class Family:
     def note_lost(self) -> None:
         """Take note of a message to an actor that has ended."""
         self._past += ActorLedger(no_recipient=1)
+        if self.is_over and self.above is not None:
+            self.above.note_lost()
 
     def balance(self) -> ActorLedger:
         """Return the account of all messages, with those of the supervisors below."""

@@ -235,6 +235,7 @@ class Household:
         """Let everything end that might have come up again."""
         if self._family is not None:
             self._family.bury_all(why)
+            self._family.is_over = True
             if not self._family.balance().balanced:
                 _logger.critical("the ledger of resident actors does not balance: %s", self._family.balance())
         for stream in list(self._streams):

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 _logger: Final = logging.getLogger("stageflow_actors")
 
-_BURST: Final = 64
+_BURST: Final = 16
 """So many messages may be handled without a checkpoint of the worker's own."""
 
 

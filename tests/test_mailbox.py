@@ -1,4 +1,4 @@
-"""Mailboxes as values, and the queue behind one: what is queued, who waits, and what becomes of one message too many."""
+"""Mailboxes as values, and the queue behind one: what is queued, who waits, what becomes of one message too many."""
 
 from __future__ import annotations
 
