@@ -184,7 +184,7 @@ async def serve(options: Options, console: Console) -> None:
     async with trio.open_nursery() as nursery, Supervisor() as supervisor:
         service, address = await start(supervisor, options)
         nursery.start_soon(service.keep_letters, supervisor.dead_letters())
-        console.print(f"serving at {address}; try: curl -d 'Hallo Welt' {address}/detect")
+        console.print(f"serving at {address}; try: curl -d 'Hallo Welt' {address}/detect", soft_wrap=True)
         with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
             await anext(signals)
         console.print("stopping: who is there is answered first")

@@ -70,7 +70,18 @@ DOWN, STARTING, UP, LEAVING = UnitState
 class Unit(ABC):
     """One thing that a supervisor starts and stops, and whose end it is told."""
 
-    __slots__ = ("child", "directive", "error", "incarnation", "index", "ordered", "started", "state")
+    __slots__ = (
+        "child",
+        "delivery",
+        "directive",
+        "error",
+        "incarnation",
+        "index",
+        "ordered",
+        "redelivers",
+        "started",
+        "state",
+    )
 
     def __init__(self, child: Child, index: int) -> None:
         self.child = child
@@ -86,6 +97,10 @@ class Unit(ABC):
         """What it ended with, by itself."""
         self.directive: Directive | None = None
         """What its policy has said of that error already."""
+        self.delivery: int | None = None
+        """The delivery of the message over which it failed, counted from 1, where there was one."""
+        self.redelivers = False
+        """Whether that message is delivered again."""
 
     @property
     def is_unheard(self) -> bool:
@@ -99,8 +114,8 @@ class Unit(ABC):
 
     def begin(self) -> None:
         """Start it, in a task of its own: it becomes UP or, where it cannot, DOWN with an error."""
-        self.error = self.directive = None
-        self.ordered = self.started = False
+        self.error = self.directive = self.delivery = None
+        self.ordered = self.started = self.redelivers = False
         self.enter(STARTING)
         self.spawn()
 
@@ -168,6 +183,8 @@ class Child(ABC):
     )
 
     units: Sequence[Unit]
+    noun = "actor"
+    """What it is called in a message."""
 
     def __init__(self, home: Home, options: ChildOptions, number: int) -> None:
         self.home = home

@@ -18,7 +18,7 @@ from ._policy import NO_FAILURES, Directive, count_failure, plan_restart
 from ._repair import Repair
 from ._scopes import select
 from ._validation import count
-from .errors import ActorDeadError, ActorStartError, RestartIntensityError
+from .errors import ActorDeadError, ActorStartError, RestartIntensityError, StageflowError
 from .events import ActorCrashed, ActorEnded, ActorRestarting, ActorStarted
 from .statistics import ActorLedger
 
@@ -174,7 +174,11 @@ class Family:
             self._end_all(error)
             return
         _logger.error(
-            "actor %r failed while it was stopped: %s", unit.child.path, describe_error(error), exc_info=error
+            "%s %r failed while it was stopped: %s",
+            unit.child.noun,
+            unit.child.path,
+            describe_error(error),
+            exc_info=error,
         )
         if unit.child.is_retiring and unit.is_unheard:
             self.errors.append(error)
@@ -198,9 +202,12 @@ class Family:
             self._judge_failure(unit, error)
 
     def _tell_crash(self, unit: Unit, error: BaseException) -> None:
-        _logger.error("actor %r failed: %s", unit.child.path, describe_error(error), exc_info=error)
+        child = unit.child
+        more = "; its message is delivered again" if unit.redelivers else ""
+        _logger.error("%s %r failed: %s%s", child.noun, child.path, describe_error(error), more, exc_info=error)
         if self.bulletin.events:
-            self.bulletin.events.tell(ActorCrashed(unit.child.path, self.bulletin.at(), unit.index, error))
+            told = (unit.index, error, unit.delivery, unit.redelivers)
+            self.bulletin.events.tell(ActorCrashed(child.path, self.bulletin.at(), *told))
 
     def _end_all(self, error: BaseException) -> None:
         """Let the supervisor end, because of an error: from now on nothing is started any more."""
@@ -234,20 +241,19 @@ class Family:
             self._end_all(self._make_intensity(unit.child, error))
             return
         others, temporary = self._list_affected(unit.child)
-        _logger.warning(
-            "actor %r is restarted in %.3g s%s",
-            unit.child.path,
-            delay,
-            f", and {count(len(others), 'other')}" if others else "",
-        )
-        if self.bulletin.events:
-            names = tuple(child.path for child in others)
-            event = ActorRestarting(unit.child.path, self.bulletin.at(), unit.index, delay, names)
-            self.bulletin.events.tell(event)
+        self._tell_restart(unit, delay, others)
         units = {unit, *_list_units(others + temporary)}
         if self._scope == "one_for_all":
             units.update(unit.child.units)
         self._repair(units, now + delay)
+
+    def _tell_restart(self, unit: Unit, delay: float, others: list[Child]) -> None:
+        child = unit.child
+        more = f", and {count(len(others), 'other')}" if others else ""
+        _logger.warning("%s %r is restarted in %.3g s%s", child.noun, child.path, delay, more)
+        if self.bulletin.events:
+            names = tuple(other.path for other in others)
+            self.bulletin.events.tell(ActorRestarting(child.path, self.bulletin.at(), unit.index, delay, names))
 
     def _list_affected(self, failed: Child) -> tuple[list[Child], list[Child]]:
         """Return who is restarted with a child, and who is stopped with it and ends: the temporary ones."""
@@ -289,6 +295,8 @@ class Family:
         """
         self._refuse_while_halting(child)
         others, temporary = self._list_affected(child)
+        for unit in child.units:
+            self._tell_restart(unit, 0.0, others)
         self._repair(_list_units([child, *others, *temporary]), trio.current_time()).hasten()
         while (repair := next(filter(None, map(self._repairs.get, child.units)), None)) is not None:
             await repair.over.wait()
@@ -338,7 +346,7 @@ class Family:
         if self.children.get(child.name) is child:
             del self.children[child.name]
         child.ended.set()
-        _logger.info("actor %r has ended: %s", child.path, reason)
+        _logger.info("%s %r has ended: %s", child.noun, child.path, reason)
         if self.bulletin.events:
             self.bulletin.events.tell(ActorEnded(child.path, self.bulletin.at(), reason, child.error))
 
@@ -402,10 +410,9 @@ class Family:
     def _make_intensity(self, child: Child, error: Exception | None) -> RestartIntensityError:
         limit = self._intensity
         within = "" if limit.within is None else f" within {limit.within:g} s"
-        last = "ended by itself" if error is None else f"failed with {describe_error(error)}"
-        problem = (
-            f"the supervisor has had {count(limit.max_restarts, 'restart')}{within}, and actor {child.path!r} {last}"
-        )
+        last = "ended by itself" if error is None else f"failed with {_quote(error)}"
+        had = count(limit.max_restarts, "restart")
+        problem = f"the supervisor has had {had}{within}, and {child.noun} {child.path!r} {last}"
         hint = "raise its intensity, or let the actor's restart policy resume after such an error"
         made = RestartIntensityError(problem, max_restarts=limit.max_restarts, within=limit.within, hint=hint)
         made.__cause__ = error
@@ -430,11 +437,18 @@ def _number(child: Child) -> int:
     return child.number
 
 
+def _quote(error: Exception) -> str:
+    """Return an error for the message of another, which has a hint of its own."""
+    return (
+        f"{type(error).__qualname__}: {error.problem}" if isinstance(error, StageflowError) else describe_error(error)
+    )
+
+
 def _make_spent(child: Child, restart: Restart, error: Exception) -> RestartIntensityError:
     within = "" if restart.within is None else f" within {restart.within:g} s"
     problem = (
         f"it failed {child.window.count} times{within}, more than its max_restarts={restart.max_restarts} allows; "
-        f"the last failure is {describe_error(error)}"
+        f"the last failure is {_quote(error)}"
     )
     made = RestartIntensityError(problem, max_restarts=restart.max_restarts, within=restart.within, actor=child.path)
     made.__cause__ = error

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from itertools import islice
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, final
 
 import attrs
@@ -19,7 +20,7 @@ from ._resident import Resident
 from ._stream import EventStream
 from ._validation import count, refuse, suggest
 from .errors import ActorDeadError, LedgerError, UnknownActorError
-from .statistics import ActorLedger
+from .statistics import ActorLedger, SupervisorStatistics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -187,6 +188,18 @@ class Household:
         for child in self._family.children.values() if self._family is not None else ():
             if isinstance(child, Realm):
                 yield child.supervisor
+
+    def view(self, runs: int) -> SupervisorStatistics:
+        """Return what there is now.
+
+        Args:
+            runs: How many runs of the supervisor go on.
+        """
+        children = list(self._family.children.values()) if self._family is not None else []
+        actors = {child.name: child.view() for child in children if isinstance(child, Resident)}
+        below = {child.name: child.supervisor.statistics() for child in children if isinstance(child, Realm)}
+        restarts = 0 if self.realm is None else self.realm.restarts
+        return SupervisorStatistics(runs, restarts, MappingProxyType(actors), MappingProxyType(below), self.ledger)
 
     @property
     def ledger(self) -> ActorLedger:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from ._child import Home
     from ._resident import Resident
-    from .statistics import ActorLedger
+    from .statistics import ActorLedger, SupervisorStatistics
 
 
 class Residents(Protocol):
@@ -53,6 +53,10 @@ class Subordinate(Protocol):
 
     def _stop_all(self, reason: str) -> None:
         """End all runs, here and further below, and admit no more."""
+
+    def statistics(self) -> SupervisorStatistics:
+        """Return what it has now."""
+        ...
 
     def _find_busy(self) -> Subordinate | None:
         """Return it, or one further below, if it has runs."""
@@ -132,6 +136,8 @@ class Realm(Child):
     """A child supervisor, as the supervisor above sees it: one thing that is up, or gives up."""
 
     __slots__ = ("is_opening", "supervisor")
+
+    noun = "supervisor"
 
     def __init__(self, home: Home, options: ChildOptions, supervisor: Subordinate, number: int) -> None:
         super().__init__(home, options, number)

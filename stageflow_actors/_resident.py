@@ -337,4 +337,4 @@ class Resident(Child):
         """Return what it has and has done."""
         up = sum(unit.state is UP for unit in self.units)
         held = (len(self._queue), self._queue.blocked)
-        return ActorStatistics(up, len(self.idle), *held, self.restarts, self.balance())
+        return ActorStatistics(len(self.units), up, len(self.idle), *held, self.restarts, self.balance())

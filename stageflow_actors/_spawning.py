@@ -46,6 +46,7 @@ def read_resident(
     runner: Any,
     name: str,
     *,
+    threads: int,
     mailbox: object,
     shutdown: object,
     pool: object,
@@ -67,6 +68,11 @@ def read_resident(
         refuse(f"mailbox must be a Mailbox, not {mailbox!r}", hint="write mailbox=Mailbox(max_queued=64)")
     seconds = require_between("shutdown", shutdown, 0)
     workers = require_count("pool", pool)
+    if form.is_threaded and workers > threads:
+        problem = (
+            f"actor {name!r} has pool={workers} workers of a plain `def`, and its supervisor max_threads={threads}"
+        )
+        refuse(problem, hint="raise max_threads: so many of them can be at work at once")
     times = require_count("max_deliveries", deliveries)
     if not isinstance(idempotent, bool):
         refuse(f"idempotent must be True or False, not {idempotent!r}")

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from ._stage import Runner
     from ._stream import EventStream
     from .events import ActorEvent, DeadLetter
-    from .statistics import ActorLedger
+    from .statistics import ActorLedger, SupervisorStatistics
 
 _DEFAULT_INTENSITY: Final = Intensity(3, within=5.0)
 _DEFAULT_MAILBOX: Final = Mailbox()
@@ -425,6 +425,7 @@ class Supervisor:
         options = read_resident(
             runner,
             name,
+            threads=int(family.threads.total_tokens),
             mailbox=mailbox,
             shutdown=shutdown,
             pool=pool,
@@ -478,15 +479,18 @@ class Supervisor:
     async def stop(self) -> None:
         """End this supervisor, the child of another one, for good, and wait until it has ended.
 
-        Its runs are cancelled and its actors stopped, the last one first, each within its budget. Cancelling the caller
-        does not stop it. Once it has ended this does nothing. One that was opened with `async with` ends with its block.
+        Its runs are cancelled and its actors stopped, the last one first, each within its budget. Cancelling the
+        caller does not stop it. Once it has ended this does nothing. One that was opened with `async with` ends with
+        its block.
 
         Raises:
             RuntimeError: No other supervisor has opened it.
         """
         realm = self._household.realm
         if realm is None:
-            message = "a supervisor that was opened with `async with` ends with its block; stop() is for one below another"
+            message = (
+                "a supervisor that was opened with `async with` ends with its block; stop() ends one below another"
+            )
             raise RuntimeError(message)
         realm.home.retire(realm, "it was stopped")
         await realm.ended.wait()
@@ -498,6 +502,10 @@ class Supervisor:
             UnknownActorError: There is none of that name, or it has ended.
         """
         return ActorRef(self._household.find(require_name("the name of an actor", name)))
+
+    def statistics(self) -> SupervisorStatistics:
+        """Return what it has now: runs, resident actors, and the supervisors below. Printed, it is the tree."""
+        return self._household.view(len(self._engines))
 
     @property
     def ledger(self) -> ActorLedger:

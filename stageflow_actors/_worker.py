@@ -242,6 +242,7 @@ class Worker(Unit):
         if isinstance(remains, StageflowError):
             remains.locate(actor=self.resident.path)
         self.message = None
+        self.delivery = message.deliveries
         directive, remains = self.resident.direct(remains)
         if directive is Directive.RESUME and not self.ordered:
             assert isinstance(remains, Exception)
@@ -259,7 +260,8 @@ class Worker(Unit):
 
     def _hand_in(self, message: Message, error: BaseException) -> None:
         """Put back a message over which the stage has failed, if it may be delivered again."""
-        if self.resident.may_redeliver(message, error):
+        self.redelivers = self.resident.may_redeliver(message, error)
+        if self.redelivers:
             assert isinstance(error, Exception)
             message.error = error
             self.resident.put_back(message)
@@ -271,7 +273,9 @@ class Worker(Unit):
         message, self.message = self.message, None
         if message is None:
             return
-        if self.resident.may_redeliver(message, error):
+        self.delivery = message.deliveries
+        self.redelivers = self.resident.may_redeliver(message, error)
+        if self.redelivers:
             self.resident.put_back(message)
         elif self.ordered or not isinstance(error, Exception):
             self.resident.interrupt(message)

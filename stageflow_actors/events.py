@@ -175,6 +175,10 @@ class ActorCrashed:
     at: float
     worker: int
     error: BaseException
+    delivery: int | None
+    """Which delivery of the message in hand it was, counted from 1; None where it failed without one."""
+    redelivered: bool
+    """Whether that message is put back, to be delivered again; otherwise its asker gets the error."""
 
 
 @final

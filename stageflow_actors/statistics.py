@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from typing import final
+from typing import TYPE_CHECKING, final
 
 import attrs
+
+from ._validation import count
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 @final
@@ -86,10 +91,24 @@ class ActorLedger:
         """Whether every message has ended, in exactly one way."""
         return self.pending == 0
 
+    def __str__(self) -> str:
+        """Return the account for a person; what is zero is left out."""
+        names = [field.name for field in attrs.fields(ActorLedger)]
+        told = {name: f"{getattr(self, name):,} {name.replace('_', ' ')}" for name in names if getattr(self, name)}
+        ended = [told[name] for name in names[1:_BALANCED] if name in told]
+        beside = [told[name] for name in names[_BALANCED:] if name in told]
+        pending = [f"{self.pending:,} pending"] if self.pending else []
+        text = f"{self.accepted:,} accepted = {' + '.join([*ended, *pending]) or '0'}"
+        return f"{text}; {', '.join(beside)}" if beside else text
+
     def __add__(self, other: ActorLedger) -> ActorLedger:
         """Return the sums."""
         names = [field.name for field in attrs.fields(ActorLedger)]
         return ActorLedger(*(getattr(self, name) + getattr(other, name) for name in names))
+
+
+_BALANCED = 7
+"""So many fields of a ledger are in the balance."""
 
 
 @final
@@ -97,8 +116,10 @@ class ActorLedger:
 class ActorStatistics:
     """What a resident actor has and has done, at one moment."""
 
+    pool: int
+    """How many workers it is to have."""
     workers: int
-    """How many of its workers are up: all of its pool, but for restarts."""
+    """How many of these are up: all, but for restarts."""
     idle: int
     """How many of those wait for a message."""
     queued: int
@@ -108,3 +129,43 @@ class ActorStatistics:
     restarts: int
     """How often a worker of it was restarted, for whatever reason."""
     ledger: ActorLedger
+
+    def __str__(self) -> str:
+        """Return it for a person."""
+        told = [f"{self.workers} of {count(self.pool, 'worker')} up", f"{self.queued:,} queued"]
+        if self.blocked:
+            told.append(f"{count(self.blocked, 'sender')} blocked")
+        if self.restarts:
+            told.append(count(self.restarts, "restart"))
+        return f"{', '.join(told)}; {self.ledger}"
+
+
+@final
+@attrs.frozen
+class SupervisorStatistics:
+    """What a supervisor has, at one moment: its actors, and the supervisors below it."""
+
+    runs: int
+    """Runs that go on, queued ones included."""
+    restarts: int
+    """How often the supervisor above has restarted it."""
+    actors: Mapping[str, ActorStatistics]
+    """By name, in the order of spawning."""
+    supervisors: Mapping[str, SupervisorStatistics]
+    """By name, in the order of spawning."""
+    ledger: ActorLedger
+    """Of all messages to actors since it was opened, those below and those that have ended included."""
+
+    def __str__(self) -> str:
+        """Return the tree, a line for each of its members."""
+        return "\n".join(self._list_lines("supervisor", ""))
+
+    def _list_lines(self, name: str, indent: str) -> list[str]:
+        told = [count(self.runs, "run")]
+        if self.restarts:
+            told.append(count(self.restarts, "restart"))
+        lines = [f"{indent}{name}: {', '.join(told)}; {self.ledger}"]
+        lines += [f"{indent}  {actor}: {statistics}" for actor, statistics in self.actors.items()]
+        for below, statistics in self.supervisors.items():
+            lines += statistics._list_lines(f"supervisor {below}", f"{indent}  ")  # noqa: SLF001 (its own class)
+        return lines

@@ -49,7 +49,7 @@ def run_example(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Ran
     return run
 
 
-OWN_TESTS = {"crawl.py", "flaky_services.py"}
+OWN_TESTS = {"crawl.py", "flaky_services.py", "model_server.py"}
 """Examples that start a server, and so are scripts of their own; see `test_example_*.py`."""
 
 

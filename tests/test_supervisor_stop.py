@@ -87,5 +87,5 @@ async def test_one_with_a_block_of_its_own_is_not_stopped_by_this():
         with pytest.raises(RuntimeError) as caught:
             await supervisor.stop()
         assert str(caught.value) == (
-            "a supervisor that was opened with `async with` ends with its block; stop() is for one below another"
+            "a supervisor that was opened with `async with` ends with its block; stop() ends one below another"
         )
