@@ -147,10 +147,9 @@ class Service:
         return Answer(200, {"restarts": self.model.statistics().restarts})
 
     def count(self) -> dict[str, Any]:
-        """Return what there is to know."""
-        statistics = attrs.asdict(self.detector.statistics())
+        """Return what there is to know: the tree, with what each of its members counts, and the latest dead letters."""
         letters = [{"reason": each.reason, "text": each.snapshot.data.get("text")} for each in self.letters]
-        return {"detector": statistics, "ledger": attrs.asdict(self.supervisor.ledger), "dead_letters": letters}
+        return {"tree": attrs.asdict(self.supervisor.statistics()), "dead_letters": letters}
 
     async def keep_letters(self, stream: EventStream[DeadLetter]) -> None:
         """Keep the latest dead letters, until the supervisor has ended."""

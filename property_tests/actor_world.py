@@ -29,7 +29,9 @@ BEGUN = {"reply", "error", "unavailable", "begun"}
 class Desk:
     """Sends messages in the name of senders, handles them, and keeps the books that a ledger is compared with."""
 
-    def __init__(self):
+    def __init__(self, supervisor):
+        self._supervisor = supervisor
+        self._stream = supervisor.dead_letters(max_queued=10_000)
         self.sent = []
         """Of (actor, sender, number), in the order of sending."""
         self.kinds = {}
@@ -43,7 +45,6 @@ class Desk:
         """How often each actor may deliver a message; of an actor that is not in here, once."""
         self.pools = set()
         """The actors whose order nobody promises."""
-        self.replies = {}
 
     # Handling
 
@@ -87,14 +88,13 @@ class Desk:
         message = self._note(ref, "ask", number, script, sender)
         with scope or trio.CancelScope() as used:
             try:
-                output = await ref.ask(message, timeout=timeout)
+                await ref.ask(message, timeout=timeout)
             except tuple(OUTCOMES) as error:
                 outcome = OUTCOMES[type(error)]
                 if outcome == "timeout":
                     outcome = "begun" if "it has begun" in str(error) else "withdrawn"
                 self._conclude(number, outcome)
             else:
-                self.replies[number] = output
                 self._conclude(number, "reply")
         if used.cancelled_caught:
             self._conclude(number, "cancelled")
@@ -140,12 +140,13 @@ class Desk:
         assert number not in self.outcomes, f"{number} ended with {self.outcomes[number]} and with {outcome}"
         self.outcomes[number] = outcome
 
-    async def read(self, stream):
-        """Read the dead letters of a supervisor that is over."""
-        async with stream:
-            async for letter in stream:
+    def lost(self, reason):
+        """Return the messages that are dead letters for this reason so far."""
+        with contextlib.suppress(trio.WouldBlock, trio.EndOfChannel):
+            while True:
+                letter = self._stream._receive.receive_nowait()
                 self.letters[letter.reason].append(letter.snapshot.data["number"])
-        assert stream.dropped == 0
+        return self.letters[reason]
 
     # What must hold
 
@@ -153,8 +154,9 @@ class Desk:
         """Return how often a message was handled."""
         return sum(other == number for _, other, _ in self.begun)
 
-    def check(self, ledger):
+    def check(self):
         """Check everything that must hold of a world that is over."""
+        ledger = self._supervisor.ledger
         assert set(self.outcomes) == set(self.kinds)
         begun = Counter(number for _, number, _ in self.begun)
         for actor, _, number in self.sent:
@@ -166,17 +168,18 @@ class Desk:
         self._check_order()
 
     def _check_ledger(self, ledger):
+        assert self._stream.dropped == 0
         assert ledger.balanced
         assert all(count >= 0 for count in (ledger.accepted, ledger.pending))
         told = Counter(self.outcomes.values())
-        for reason in ("overflow", "stopped", "poison", "late_reply", "no_recipient"):
-            numbers = self.letters[reason]
+        for reason in ("overflow", "stopped", "poison", "late_reply"):
+            numbers = self.lost(reason)
             assert len(numbers) == len(set(numbers)) == getattr(ledger, reason), reason
+        assert len(self.lost("no_recipient")) <= ledger.no_recipient  # nobody listens any more after the end
         ended = [number for reason in ("overflow", "stopped", "poison") for number in self.letters[reason]]
         assert len(ended) == len(set(ended))
-        lost = len(self.letters["no_recipient"])
-        assert ledger.accepted + ledger.rejected + lost <= len(self.sent)
-        assert ledger.accepted + ledger.rejected + lost >= len(self.sent) - told["cancelled"] - told["withdrawn"]
+        arrived = ledger.accepted + ledger.rejected + ledger.no_recipient
+        assert len(self.sent) - told["cancelled"] - told["withdrawn"] <= arrived <= len(self.sent)
         assert ledger.replied == self.ended["returned"]
         assert told["reply"] <= ledger.replied
         assert ledger.late_reply <= told["begun"] + told["cancelled"] + told["run"]
@@ -201,12 +204,10 @@ class Desk:
 @contextlib.asynccontextmanager
 async def open_desk(supervisor):
     """Open a supervisor with a desk that hears of its dead letters, and check the books when all is over."""
-    desk = Desk()
     async with supervisor:
-        letters = supervisor.dead_letters()
+        desk = Desk(supervisor)
         yield desk
-    await desk.read(letters)
-    desk.check(supervisor.ledger)
+    desk.check()
 
 
 async def later(steps, function, *args):

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 from itertools import islice
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, final
 
 import attrs
@@ -15,6 +14,7 @@ import trio
 
 from ._bag import describe_error
 from ._family import Family
+from ._freeze import FrozenDict
 from ._realm import Realm, Subordinate
 from ._resident import Resident
 from ._stream import EventStream
@@ -199,7 +199,7 @@ class Household:
         actors = {child.name: child.view() for child in children if isinstance(child, Resident)}
         below = {child.name: child.supervisor.statistics() for child in children if isinstance(child, Realm)}
         restarts = 0 if self.realm is None else self.realm.restarts
-        return SupervisorStatistics(runs, restarts, MappingProxyType(actors), MappingProxyType(below), self.ledger)
+        return SupervisorStatistics(runs, restarts, FrozenDict(actors), FrozenDict(below), self.ledger)
 
     @property
     def ledger(self) -> ActorLedger:

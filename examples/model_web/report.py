@@ -51,12 +51,4 @@ def _list_facts(traffic: Traffic, answered: int) -> list[str]:
         f"workers    {traffic.crashes:,} crashes, over which {healed:,} requests were healed: another worker answered",
         f"model      with its workers closed and opened again {traffic.reopened:,} x, because of too many crashes",
     ]
-    ledger = traffic.ledger
-    ends = f"{ledger.replied:,} replied + {ledger.failed:,} failed + {ledger.cancelled:,} cancelled"
-    ends += f" + {ledger.overflow + ledger.stopped + ledger.poison:,} dead letters"
-    verdict = "balanced" if ledger.balanced else f"NOT balanced, {ledger.pending:,} missing"
-    return [
-        *facts,
-        f"ledger     {ledger.accepted:,} accepted = {ends}: {verdict}",
-        f"beside it  {ledger.rejected:,} refused, {ledger.late_reply:,} replies too late",
-    ]
+    return [*facts, f"ledger     {traffic.ledger}: {'balanced' if traffic.ledger.balanced else 'NOT balanced'}"]
