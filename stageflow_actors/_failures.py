@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from ._bag import safe_str
+from typing import TYPE_CHECKING
+
+from ._bag import describe_error, safe_str
 from ._output import StageOutput, StageStatus
-from .errors import OverloadedError, StageFailedError, StrayCancelledError
+from .errors import OverloadedError, RestartIntensityError, StageFailedError, StageflowError, StrayCancelledError
+
+if TYPE_CHECKING:
+    from ._bag import Attempt
+    from ._policy import Intensity, Restart, Window
 
 
 def make_failed(output: StageOutput, *, may_restart: bool) -> StageFailedError:
@@ -38,3 +44,48 @@ def make_stray(cancelled: BaseException) -> StrayCancelledError:
     )
     error.__context__ = cancelled
     return error
+
+
+def name_window(limit: Restart | Intensity) -> str:
+    """Return ` within 5 s`, or nothing where there is no window."""
+    return "" if limit.within is None else f" within {limit.within:g} s"
+
+
+def tell_failures(window: Window, restart: Restart) -> str:
+    """Return what is to be said of restarts that are used up."""
+    times = f"{window.count} times{name_window(restart)}"
+    return f"it failed {times}, more than its max_restarts={restart.max_restarts} allows"
+
+
+def quote(error: BaseException) -> str:
+    """Return an error as the message of another names it, which has a place and a hint of its own."""
+    return (
+        f"{type(error).__qualname__}: {error.problem}" if isinstance(error, StageflowError) else describe_error(error)
+    )
+
+
+def make_spent(
+    problem: str,
+    limit: Restart | Intensity,
+    error: Exception,
+    attempts: tuple[Attempt, ...] = (),
+    actor: str | None = None,
+) -> RestartIntensityError:
+    """Return the error of somebody who may not be restarted any more.
+
+    Args:
+        problem: What was allowed, and was exceeded.
+        limit: What allowed it.
+        error: The last failure.
+        attempts: All of them, where somebody has kept them.
+        actor: Whose, of a resident actor.
+    """
+    made = RestartIntensityError(
+        f"{problem}; the last failure is {quote(error)}",
+        attempts=attempts,
+        max_restarts=limit.max_restarts,
+        within=limit.within,
+        actor=actor,
+    )
+    made.__cause__ = error
+    return made

@@ -14,11 +14,12 @@ from ._bag import describe_error
 from ._bulletin import Bulletin
 from ._child import DOWN, STARTING, UP
 from ._deadlines import Deadlines
+from ._failures import make_spent, name_window, quote, tell_failures
 from ._policy import NO_FAILURES, Directive, count_failure, plan_restart
 from ._repair import Repair
 from ._scopes import select
 from ._validation import count
-from .errors import ActorDeadError, ActorStartError, RestartIntensityError, StageflowError
+from .errors import ActorDeadError, ActorStartError, RestartIntensityError
 from .events import ActorCrashed, ActorEnded, ActorRestarting, ActorStarted
 from .statistics import ActorLedger
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from ._child import Child, Unit
-    from ._policy import Intensity, Restart
+    from ._policy import Intensity
     from ._scopes import Scope
     from ._snapshot import RunIdentity
 
@@ -224,7 +225,8 @@ class Family:
         if directive in _GOES_ON and child.restart is not None:
             child.window, delay = plan_restart(child.restart, child.window, trio.current_time(), self._random())
             if delay is None:
-                directive, final = Directive.FAIL, _make_spent(child, child.restart, error)
+                told = tell_failures(child.window, child.restart)
+                directive, final = Directive.FAIL, make_spent(told, child.restart, error, actor=child.path)
         if directive in _GOES_ON:
             assert delay is not None
             self._restart(unit, error, delay)
@@ -409,10 +411,9 @@ class Family:
 
     def _make_intensity(self, child: Child, error: Exception | None) -> RestartIntensityError:
         limit = self._intensity
-        within = "" if limit.within is None else f" within {limit.within:g} s"
-        last = "ended by itself" if error is None else f"failed with {_quote(error)}"
+        last = "ended by itself" if error is None else f"failed with {quote(error)}"
         had = count(limit.max_restarts, "restart")
-        problem = f"the supervisor has had {had}{within}, and {child.noun} {child.path!r} {last}"
+        problem = f"the supervisor has had {had}{name_window(limit)}, and {child.noun} {child.path!r} {last}"
         hint = "raise its intensity, or let the actor's restart policy resume after such an error"
         made = RestartIntensityError(problem, max_restarts=limit.max_restarts, within=limit.within, hint=hint)
         made.__cause__ = error
@@ -435,21 +436,3 @@ def _began(repair: Repair) -> int:
 
 def _number(child: Child) -> int:
     return child.number
-
-
-def _quote(error: Exception) -> str:
-    """Return an error for the message of another, which has a hint of its own."""
-    return (
-        f"{type(error).__qualname__}: {error.problem}" if isinstance(error, StageflowError) else describe_error(error)
-    )
-
-
-def _make_spent(child: Child, restart: Restart, error: Exception) -> RestartIntensityError:
-    within = "" if restart.within is None else f" within {restart.within:g} s"
-    problem = (
-        f"it failed {child.window.count} times{within}, more than its max_restarts={restart.max_restarts} allows; "
-        f"the last failure is {_quote(error)}"
-    )
-    made = RestartIntensityError(problem, max_restarts=restart.max_restarts, within=restart.within, actor=child.path)
-    made.__cause__ = error
-    return made

@@ -6,17 +6,17 @@ from typing import TYPE_CHECKING, final
 
 import attrs
 
-from ._bag import Attempt, describe_error
+from ._failures import make_spent, name_window, tell_failures
 from ._output import StageOutput, StageStatus
 from ._policy import NO_FAILURES, Directive, Restart, Window, count_failure, direct, is_restartable, plan_restart
 from ._threads import apart
 from ._validation import count
-from .errors import RestartIntensityError
 
 if TYPE_CHECKING:
     import contextvars
     from collections.abc import Callable
 
+    from ._bag import Attempt
     from ._policy import Intensity
 
 
@@ -84,15 +84,12 @@ class Healing:
         at_least = 0.0 if asked is None else asked.after
         window, delay = plan_restart(restart, window, now, self._random(), at_least=at_least)
         if delay is None:
-            times = (
-                f"failed {window.count} times{_name_window(restart)}, more than its max_restarts={restart.max_restarts}"
-            )
-            return Verdict(Directive.FAIL, _give_up(f"it {times} allows", restart, error, attempts)), window
+            return Verdict(Directive.FAIL, make_spent(tell_failures(window, restart), restart, error, attempts)), window
         name, intensity = counted if counted is not None else (None, self._intensity)
         if intensity is not None and self._counters.setdefault(name, _Counter()).is_spent(intensity, now):
             who = "the run" if name is None else f"subpipeline {name!r}"
-            told = f"{who} has had {count(intensity.max_restarts, 'restart')}{_name_window(intensity)}"
-            return Verdict(Directive.FAIL, _give_up(told, intensity, error, attempts)), window
+            told = f"{who} has had {count(intensity.max_restarts, 'restart')}{name_window(intensity)}"
+            return Verdict(Directive.FAIL, make_spent(told, intensity, error, attempts)), window
         return Verdict(Directive.RESTART, error, delay), window
 
 
@@ -112,20 +109,3 @@ class _Counter:
             self._window = count_failure(self._window, intensity.within, now)
             self._tripped = self._window.count > intensity.max_restarts
         return self._tripped
-
-
-def _name_window(limit: Restart | Intensity) -> str:
-    return "" if limit.within is None else f" within {limit.within:g} s"
-
-
-def _give_up(
-    problem: str, limit: Restart | Intensity, error: Exception, attempts: tuple[Attempt, ...]
-) -> RestartIntensityError:
-    made = RestartIntensityError(
-        f"{problem}; the last failure is {describe_error(error)}",
-        attempts=attempts,
-        max_restarts=limit.max_restarts,
-        within=limit.within,
-    )
-    made.__cause__ = error
-    return made

@@ -121,8 +121,8 @@ async def test_an_error_may_go_up_two_levels(left, comes_back, autojump_clock):
     if error is not None:
         causes = [error, error.__cause__, error.__cause__.__cause__, error.__cause__.__cause__.__cause__]
         assert [type(cause) for cause in causes] == [RestartIntensityError] * 3 + [CrashError]
-        assert "actor 'm' failed" in str(causes[0])
-        assert "actor 'm/s' failed" in str(causes[1])
+        assert "supervisor 'm' failed" in str(causes[0])
+        assert "supervisor 'm/s' failed" in str(causes[1])
         assert "actor 'm/s/b' failed" in str(causes[2])
 
 
