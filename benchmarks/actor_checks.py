@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from actor_events import check_events
-from actor_plans import PHASES, Form, Leave
-from actor_world import End, Ending, HarmError, LeftError
+from actor_events import NEAR, check_events
+from actor_plans import PHASES, Form, Leave, Restarts
+from actor_world import FINAL_LETTERS, End, Ending, HarmError, LeftError
 
 from property_tests.problems import leaves
 from stageflow_actors.errors import RestartIntensityError, StageTimeoutError
@@ -18,10 +18,8 @@ if TYPE_CHECKING:
 
     from actor_world import Actor, Life, Mail, World
 
-_NEAR = 1e-6
 _GAVE_UP = (Ending.TIMED_OUT, Ending.CANCELLED)
 _BALANCE = ("replied", "failed", "cancelled", "overflow", "stopped", "poison")
-_FINAL_LETTERS = ("overflow", "stopped", "poison")
 
 
 def look_round(world: World, now: float) -> None:
@@ -45,6 +43,8 @@ def look_round(world: World, now: float) -> None:
             wrong = "senders wait beside room"
         elif bound is not None and has.queued > bound + pool:
             wrong = f"it may keep {bound}"
+        elif has.queued + has.blocked > _count_waiting(life):
+            wrong = f"{_count_waiting(life)} messages may wait"
         elif not has.queued + life.inside <= has.ledger.pending <= has.queued + pool - has.idle:
             wrong = f"{has.ledger.pending} messages are pending"
         elif life.is_stopping and has.idle and actor.plan.policy != "temporary":  # which may end with others, in order
@@ -53,15 +53,14 @@ def look_round(world: World, now: float) -> None:
             world.note(f"at {now:g}: {life}: {wrong}: {has}")
 
 
+def _count_waiting(life: Life) -> int:
+    """Return how many messages may wait in a mailbox or before it, at most."""
+    life.open = {mail for mail in life.open if mail.may_wait or None in [each.end for each in mail.deliveries]}
+    return sum(mail.may_wait for mail in life.open)
+
+
 def check(world: World) -> list[str]:
     """Return what is wrong with a seed, in words."""
-    for letter in world.letters:
-        data = letter.snapshot.data
-        mail = world.actors[letter.actor].mails.get((data["client"], data["seq"]))
-        if mail is None:
-            world.note(f"a dead letter that nobody has sent: {letter}")
-        else:
-            mail.letters.append(letter.reason)
     found = [*world.problems, *_check_ends(world)]
     for actor in world.actors.values():
         for mail in actor.mails.values():
@@ -117,16 +116,34 @@ def _check_mail(world: World, mail: Mail) -> Iterator[str]:
     well = ending in (Ending.REPLIED, Ending.TOLD) and not mail.letters and ends == [End.RETURNED]
     if PHASES[mail.phase] != "faulty" and not well:
         yield "no harm was done, and yet"
+    if ends:
+        yield from _check_cut(world, mail)
     yield from _check_ending(mail, ends)
+
+
+def _check_cut(world: World, mail: Mail) -> Iterator[str]:
+    """What had a message in hand was cancelled for a reason, and where it may be delivered again it was."""
+    life, plan = mail.life, mail.life.actor.plan
+    calm = world.plan.leave is Leave.NORMALLY and not world.plan.real
+    last = mail.deliveries[-1]
+    for each in mail.deliveries:
+        took = each.ended_at - each.began_at
+        wounded = each.instance is not None and each.instance.is_wounded
+        if each.end is End.CUT and calm and not wounded and took < plan.shutdown - NEAR:
+            yield f"it was cancelled after {took:g} s, with {plan.shutdown:g} s to end"
+    again = life.is_settled and plan.restart in (Restarts.NONE, Restarts.BACKOFF) and plan.policy != "temporary"
+    again = again and last.end is not End.RETURNED and len(mail.deliveries) < plan.max_deliveries and not mail.letters
+    if again and mail.ending in (Ending.FAILED, Ending.UNAVAILABLE, Ending.TOLD):
+        yield f"it could have been delivered {plan.max_deliveries} times"
 
 
 def _check_time(mail: Mail) -> Iterator[str]:
     took = mail.ended_at - mail.sent_at
-    if mail.timeout is not None and took > mail.timeout + _NEAR:
+    if mail.timeout is not None and took > mail.timeout + NEAR:
         yield f"it took {took:g} s, with a timeout of {mail.timeout:g} s"
-    if mail.ending is Ending.TIMED_OUT and (mail.timeout is None or took < mail.timeout - _NEAR):
+    if mail.ending is Ending.TIMED_OUT and (mail.timeout is None or took < mail.timeout - NEAR):
         yield f"it timed out after {took:g} s, with a timeout of {mail.timeout} s"
-    if mail.patience is not None and took > mail.patience + _NEAR:
+    if mail.patience is not None and took > mail.patience + NEAR:
         yield f"it took {took:g} s, and was cancelled after {mail.patience:g} s"
     if mail.ending is Ending.CANCELLED and mail.patience is None:
         yield "its sender was cancelled by nobody"
@@ -207,7 +224,7 @@ def find_fates(mail: Mail, *, real: bool) -> set[str | None]:
     last = mail.deliveries[-1] if mail.deliveries else None
     if last is not None and last.end is End.RETURNED:
         return {"replied"}
-    final = [letter for letter in mail.letters if letter in _FINAL_LETTERS]
+    final = [letter for letter in mail.letters if letter in FINAL_LETTERS]
     if final:
         return set(final)
     if ending in (Ending.DEAD, Ending.FULL):
@@ -229,7 +246,7 @@ def find_fates(mail: Mail, *, real: bool) -> set[str | None]:
         return {"cancelled", "failed"} if wounded else {"cancelled"}
     if not mail.is_ask:
         return {"failed"}
-    if real or abs(last.ended_at - mail.ended_at) < _NEAR:
+    if real or abs(last.ended_at - mail.ended_at) < NEAR:
         return {"failed", "cancelled"}
     return {"failed"} if last.ended_at > mail.ended_at else {"cancelled"}
 
@@ -269,7 +286,7 @@ def _check_ledgers(world: World) -> Iterator[str]:
     if total != world.ledgers[-1]:
         yield f"the supervisor's ledger is {world.ledgers[-1]}, and the sum of its actors' is {total}"
     letters = Counter(letter.reason for letter in world.letters)
-    for name in (*_FINAL_LETTERS, "late_reply", "no_recipient"):
+    for name in (*FINAL_LETTERS, "late_reply", "no_recipient"):
         if getattr(total, name) != letters[name]:  # type: ignore[call-overload]
             yield f"{getattr(total, name)} messages are {name}, and {letters[name]} dead letters"
     for phase, ledger in zip(PHASES, world.ledgers[:-1], strict=False):

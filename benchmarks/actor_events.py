@@ -6,7 +6,8 @@ from bisect import bisect
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING
 
-from actor_plans import Form, Leave
+from actor_plans import Form, Leave, Restarts
+from actor_world import HarmError
 
 from stageflow_actors.events import ActorCrashed, ActorEnded, ActorRestarting, ActorResumed, ActorStarted
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from actor_world import World
 
     from stageflow_actors.events import ActorEvent
+
+NEAR = 1e-6
 
 
 def check_events(world: World) -> Iterator[str]:
@@ -46,6 +49,9 @@ def check_events(world: World) -> Iterator[str]:
     history = _History(world)
     for plan in world.plan.supervisors:
         yield from _check_scope(world, plan, history)
+        yield from _check_intensity(world, plan)
+    for event in world.events:
+        yield from _check_policy(world, event)
 
 
 def list_times_to_restart(events: list[ActorEvent]) -> list[float]:
@@ -183,3 +189,38 @@ def _check_scope(world: World, plan: SupervisorPlan, history: _History) -> Itera
             missing = [child for child in (event.actor, *event.others) if coming[child] is None]
             if missing and world.plan.leave is Leave.NORMALLY:
                 yield f"{missing} were not restarted: {event}"
+
+
+def _check_intensity(world: World, plan: SupervisorPlan) -> Iterator[str]:
+    """A supervisor restarts its children as often as its intensity says, and gives up then, not before."""
+    told: list[float] = []
+    """When children were restarted."""
+    since = 0
+    """From where on in that list restarts surely count together: it was not opened anew in between."""
+    above = {plan.path, *(other.path for other in world.plan.supervisors if plan.path.startswith(f"{other.path}/"))}
+    for event in world.events:
+        ours = event.actor in plan.children and isinstance(event, ActorRestarting)
+        if ours and (event.actor, event.at) not in world.asked:
+            told.append(event.at)
+            count = len([at for at in told[since:] if plan.within is None or event.at - at <= plan.within])
+            if count > plan.max_restarts:
+                yield f"{count} restarts, and the intensity is {plan.max_restarts} within {plan.within} s: {event}"
+        elif event.actor == plan.path and isinstance(event, ActorCrashed):
+            count = len([at for at in told if plan.within is None or event.at - at <= plan.within + NEAR])
+            if str(event.error).startswith("the supervisor has had") and count < plan.max_restarts:
+                yield f"{plan.path} gave up after {count} restarts: {event.error}"
+        if not above.isdisjoint({event.actor, *(event.others if isinstance(event, ActorRestarting) else ())}):
+            since = len(told)
+
+
+def _check_policy(world: World, event: ActorEvent) -> Iterator[str]:
+    """What is temporary is never restarted; who is to resume resumes, and nobody else."""
+    actor = world.actors.get(event.actor)
+    if actor is None:
+        return
+    if isinstance(event, ActorStarted) and event.incarnation > 1 and actor.plan.policy == "temporary":
+        yield f"it is temporary: {event}"
+    if isinstance(event, ActorCrashed | ActorResumed) and isinstance(event.error, HarmError):
+        resumes = actor.plan.restart is Restarts.RESUME and event.error.where == "execute" and event.error.number % 2
+        if bool(resumes) != isinstance(event, ActorResumed):
+            yield f"its policy is {actor.plan.restart}: {event}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import threading
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import trio
 import trio.testing
@@ -19,6 +19,9 @@ from property_tests.harness import Tasks, scheduled
 from property_tests.problems import leaves
 from stageflow_actors import Intensity, Mailbox, PipelineValidationError, RunIdentity, Supervisor
 from stageflow_actors.errors import ActorDeadError, ActorStartError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _NEVER = datetime(2026, 1, 1, tzinfo=UTC)
 _HUNG = 10_000.0
@@ -91,6 +94,8 @@ class _Play:
         self.scope = trio.CancelScope()
         self.over = trio.Event()
         """Set when the faulty phase is over, or to be left."""
+        self.began = 0.0
+        """When the supervisor began to count the time of its events."""
         self.striking = 0
         self.strikes = list(reversed(self.plan.strikes))
 
@@ -123,8 +128,9 @@ class _Play:
 
     async def _go_through_phases(self, top: Supervisor) -> None:
         world = self.world
-        self.nursery.start_soon(self._read, top.events(max_queued=_MOST_QUEUED), world.events)
-        self.nursery.start_soon(self._read, top.dead_letters(max_queued=_MOST_QUEUED), world.letters)
+        self.began = trio.current_time()
+        self.nursery.start_soon(self._read, top.events(max_queued=_MOST_QUEUED), world.events.append)
+        self.nursery.start_soon(self._read, top.dead_letters(max_queued=_MOST_QUEUED), world.take_letter)
         await self._spawn_all("")
         for number in range(len(PHASES) - 1):
             world.phase = number
@@ -140,9 +146,10 @@ class _Play:
         if self.plan.leave is Leave.NORMALLY:
             await self._ask_once_more()
 
-    async def _read(self, stream: Any, into: list[Any]) -> None:
+    async def _read(self, stream: Any, take: Callable[[Any], None]) -> None:
         async with stream:
-            into.extend([event async for event in stream])
+            async for event in stream:
+                take(event)
         self.world.dropped += stream.dropped
 
     # Its actors
@@ -267,6 +274,7 @@ class _Play:
 
     async def _restart(self, life: Life) -> None:
         assert life.ref is not None
+        self.world.asked.add((life.actor.plan.path, trio.current_time() - self.began))
         before = life.ref.statistics().restarts
         await life.ref.restart()
         if life.ref.statistics().restarts == before and not self.world.is_closing:
@@ -285,6 +293,8 @@ class _Play:
                     world.note(f"after {_SETTLES:g} s {problem}")
                 return
             await trio.sleep(8 * STEP)
+        for actor in world.actors.values():
+            actor.life.is_settled = True
 
     def _list_restless(self) -> list[str]:
         found = [f"{self.striking} of what befalls actors are not over"] if self.striking else []

@@ -46,10 +46,7 @@ def make_restart(restarts: Restarts) -> Restart | None:
 
 
 def _number(error: Exception) -> int:
-    """Return a number that the error gives, the same whenever the seed is played."""
-    return (
-        next((over for over in reversed(error.over) if isinstance(over, int)), 0) if isinstance(error, HarmError) else 0
-    )
+    return error.number if isinstance(error, HarmError) else 0
 
 
 def _resume_half(error: Exception) -> Directive:
@@ -142,7 +139,7 @@ def _begin(life: Life, instance: Instance | None, ctx: StageContext) -> tuple[Ma
     if instance is not None and not instance.is_up:
         actor.world.note(f"the instance that handles it is not entered: {mail}")
     mail.key = ctx.idempotency_key
-    delivery = Delivery(life, instance)
+    delivery = Delivery(instance, trio.current_time())
     mail.deliveries.append(delivery)
     actor.handled.append(mail)
     if actor.plan.form is not Form.THREAD:  # threads count themselves

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from stageflow_actors.events import ActorEvent, DeadLetter
     from stageflow_actors.statistics import ActorLedger
 
+FINAL_LETTERS = frozenset({"overflow", "stopped", "poison"})
+"""The dead letters that end a message which was accepted."""
 _ENOUGH = 12
 """So many problems of one seed are written down."""
 
@@ -31,6 +33,8 @@ class HarmError(Exception):
         self.where = where
         self.path = path
         self.over = over
+        self.number: int = over[-1]
+        """Which one it is of those that were raised."""
 
 
 class LeftError(Exception):
@@ -63,11 +67,11 @@ class End(Enum):
 class Delivery:
     """One handling of a message."""
 
-    __slots__ = ("end", "ended_at", "instance", "life")
+    __slots__ = ("began_at", "end", "ended_at", "instance")
 
-    def __init__(self, life: Life, instance: Instance | None) -> None:
-        self.life = life
+    def __init__(self, instance: Instance | None, began_at: float) -> None:
         self.instance = instance
+        self.began_at = began_at
         self.end: End | None = None
         self.ended_at = 0.0
 
@@ -114,6 +118,14 @@ class Mail:
         self.deliveries: list[Delivery] = []
         self.letters: list[str] = []
 
+    @property
+    def may_wait(self) -> bool:
+        """Whether it may stand in the mailbox, or its sender before it, as far as one knows from outside."""
+        last = self.deliveries[-1].end if self.deliveries else End.RAISED
+        spent = len(self.deliveries) >= self.life.actor.plan.max_deliveries
+        given_up = self.ending is not None and (self.is_ask or self.ending is not Ending.TOLD)
+        return not (given_up or spent or last in (None, End.RETURNED) or not FINAL_LETTERS.isdisjoint(self.letters))
+
     def __str__(self) -> str:
         what = "ask" if self.is_ask else "tell"
         ends = ", ".join("under way" if each.end is None else each.end.value for each in self.deliveries)
@@ -145,6 +157,10 @@ class Life:
         self.is_stopping = False
         """Whether it was told to stop for good."""
         self.is_over = False
+        self.is_settled = False
+        """Whether it was up and idle when all was over."""
+        self.open: set[Mail] = set()
+        """Messages to it that may wait in its mailbox, and some that do not any more."""
 
     def __str__(self) -> str:
         return f"{self.actor.plan.path} (life {self.number})"
@@ -173,6 +189,7 @@ class Actor:
         """Take down a message that is about to be sent."""
         mail = Mail(self.life, client, seq, self.world.phase, is_ask=is_ask)
         self.mails[client, seq] = mail
+        mail.life.open.add(mail)
         mail.sent_at = trio.current_time()
         return mail
 
@@ -210,6 +227,19 @@ class World:
     tasks_left: int = 0
     threads_left: int = 0
     looks: int = 0
+
+    asked: set[tuple[str, float]] = attrs.field(factory=set)
+    """Which actors were to be restarted because somebody asked for it, and when, as events tell the time."""
+
+    def take_letter(self, letter: DeadLetter) -> None:
+        """Take down a dead letter."""
+        self.letters.append(letter)
+        data = letter.snapshot.data
+        mail = self.actors[letter.actor].mails.get((data["client"], data["seq"]))
+        if mail is None:
+            self.note(f"a dead letter that nobody has sent: {letter}")
+        else:
+            mail.letters.append(letter.reason)
 
     def note(self, problem: str) -> None:
         """Write down something that must not be."""

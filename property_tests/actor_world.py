@@ -7,8 +7,9 @@ from collections import Counter, defaultdict
 
 import trio
 
-from stageflow_actors import AskTimeoutError
+from stageflow_actors import AskTimeoutError, Intensity, Supervisor
 from stageflow_actors.errors import ActorDeadError, ActorUnavailableError, MailboxFullError
+from stageflow_actors.testing import explore
 
 from .explored import take_steps
 from .mailbox_model import ERRORS
@@ -208,6 +209,33 @@ async def open_desk(supervisor):
         desk = Desk(supervisor)
         yield desk
     desk.check()
+
+
+def spawn(supervisor, desk, name="actor", **options):
+    """Spawn an actor that does what its messages say."""
+    desk.most[name] = options.get("max_deliveries", 1)
+    if options.get("pool", 1) > 1:
+        desk.pools.add(name)
+    return supervisor.spawn(desk.handle, name=name, **options)
+
+
+def explore_all(body, *, clock="explore", max_executions=5_000, **options):
+    """Run a body with an actor in every schedule that there is, and return how many these are.
+
+    The body is given the desk, the actor and a nursery. The supervisor outlasts both.
+    """
+
+    async def program():
+        supervisor = Supervisor(intensity=Intensity(100))
+        async with open_desk(supervisor) as desk:
+            ref = await spawn(supervisor, desk, **options)
+            async with trio.open_nursery() as nursery:
+                await body(desk, ref, nursery)
+
+    report = explore(program, max_executions=max_executions, strategy="dfs", clock=clock)
+    assert report.failure is None, str(report)
+    assert report.complete, str(report)
+    return report.executions
 
 
 async def later(steps, function, *args):

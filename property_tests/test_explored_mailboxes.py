@@ -14,7 +14,7 @@ import trio
 from stageflow_actors import Backoff, Intensity, Mailbox, Restart, Supervisor
 from stageflow_actors.testing import race_test
 
-from .actor_world import later, open_desk
+from .actor_world import explore_all, later, open_desk, spawn
 from .explored import FEW
 
 OFTEN = Intensity(100)
@@ -22,14 +22,6 @@ LATER = Restart(max_restarts=9, backoff=Backoff(initial=1.0, jitter=0.0))
 POLICIES = ["wait", "reject", "drop_oldest", "drop_newest"]
 every_policy = pytest.mark.parametrize("overflow", POLICIES)
 every_bound = pytest.mark.parametrize("bound", [0, 1, 2])
-
-
-def spawn(supervisor, desk, name="actor", **options):
-    """Spawn an actor that does what its messages say."""
-    desk.most[name] = options.get("max_deliveries", 1)
-    if options.get("pool", 1) > 1:
-        desk.pools.add(name)
-    return supervisor.spawn(desk.handle, name=name, **options)
 
 
 async def tell_twice(desk, ref, sender, *script):
@@ -41,7 +33,7 @@ async def tell_twice(desk, ref, sender, *script):
 async def flush(desk, ref):
     """Wait until everything was handled that is queued."""
     while ref.statistics().ledger.pending:
-        await trio.lowlevel.checkpoint()
+        await trio.sleep(1)
     assert ref.statistics().ledger.balanced
     assert ref.statistics().queued == ref.statistics().blocked == 0
 
@@ -243,3 +235,45 @@ async def test_a_supervisor_that_is_left_in_a_hurry_forgets_nobody(how):
     assert set(desk.outcomes.values()) <= {"reply", "dead", "unavailable"}
     assert set(desk.outcomes) == {0, 1, 2}
     assert supervisor.ledger.cancelled == list(desk.outcomes.values()).count("unavailable")
+
+
+# Small enough for every schedule there is
+
+
+async def cancel(desk, ref, nursery):
+    scope = trio.CancelScope()
+    nursery.start_soon(later, 0, scope.cancel)
+    desk.tell_nowait(ref, 0)
+    await desk.tell(ref, 1, scope=scope)
+    await flush(desk, ref)
+    assert desk.count_begun(1) == (desk.outcomes[1] == "told")
+
+
+async def stop(desk, ref, nursery):
+    nursery.start_soon(ref.stop)
+    desk.tell_nowait(ref, 0)
+    await desk.tell(ref, 1)
+    await ref.wait_stopped()
+    assert ref.statistics().ledger.balanced
+
+
+async def restart(desk, ref, nursery):
+    nursery.start_soon(ref.restart)
+    desk.tell_nowait(ref, 0)
+    await desk.tell(ref, 1)
+    await flush(desk, ref)
+    assert desk.count_begun(1) == (desk.outcomes[1] == "told" and 1 not in desk.lost("overflow"))
+
+
+async def crash(desk, ref, _nursery):
+    desk.tell_nowait(ref, 0, "crash")
+    await desk.tell(ref, 1)
+    await flush(desk, ref)
+    assert desk.count_begun(1) == (desk.outcomes[1] == "told" and 1 not in desk.lost("overflow"))
+
+
+@pytest.mark.parametrize(("bound", "overflow"), [(0, "wait"), (1, "wait"), (0, "reject"), (1, "drop_oldest"), (0, "drop_newest")])
+@pytest.mark.parametrize("body", [cancel, stop, restart, crash])
+def test_every_schedule(body, bound, overflow):
+    """The whole of it: these are small enough."""
+    assert explore_all(body, mailbox=Mailbox(bound, overflow), clock="auto") > 10

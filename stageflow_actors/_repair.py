@@ -118,21 +118,19 @@ class Repair:
             child = units[0].child
             if child.is_retiring:
                 continue
+            self._todo.difference_update(units)  # at once: from now on they may be added again
             for unit in units:
                 if unit.state is DOWN:
                     child.restarts += 1
                     unit.begin()
-            while any(unit.state is STARTING for unit in units):
-                await child.change()
-            self._look_at(units)
-
-    def _look_at(self, units: list[Unit]) -> None:
-        """See which units have come up, and let somebody decide about those that have not."""
-        for unit in units:
-            if unit.state is UP:
-                self._todo.discard(unit)
-            elif unit.error is not None and not unit.started and not unit.child.is_retiring:
-                self._judge.judge(unit, unit.error)  # which adds to this repair, or gives the unit up
+            try:
+                while any(unit.state is STARTING for unit in units):
+                    await child.change()
+            finally:
+                self._todo.update(unit for unit in units if unit.state is not UP)
+            for unit in units:
+                if unit.state is DOWN and unit.error is not None and not unit.started and not child.is_retiring:
+                    self._judge.judge(unit, unit.error)  # which adds to this repair, or gives the unit up
 
     def _list_todo(self) -> list[list[Unit]]:
         """Return what is to be done, in the order of spawning; the workers of one actor are one step."""
