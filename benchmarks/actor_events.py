@@ -194,23 +194,28 @@ def _check_scope(world: World, plan: SupervisorPlan, history: _History) -> Itera
 def _check_intensity(world: World, plan: SupervisorPlan) -> Iterator[str]:
     """A supervisor restarts its children as often as its intensity says, and gives up then, not before."""
     told: list[float] = []
-    """When children were restarted."""
-    since = 0
-    """From where on in that list restarts surely count together: it was not opened anew in between."""
+    """When children were restarted, for whatever reason."""
+    window: list[float] = []
+    """When restarts were that surely count together: nobody asked for them, and it was not opened anew in between."""
     above = {plan.path, *(other.path for other in world.plan.supervisors if plan.path.startswith(f"{other.path}/"))}
     for event in world.events:
-        ours = event.actor in plan.children and isinstance(event, ActorRestarting)
-        if ours and (event.actor, event.at) not in world.asked:
+        if event.actor in plan.children and isinstance(event, ActorRestarting):
             told.append(event.at)
-            count = len([at for at in told[since:] if plan.within is None or event.at - at <= plan.within])
+            if (event.actor, event.at) not in world.asked:
+                window.append(event.at)
+            count = _count_since(window, event.at, plan.within)
             if count > plan.max_restarts:
                 yield f"{count} restarts, and the intensity is {plan.max_restarts} within {plan.within} s: {event}"
         elif event.actor == plan.path and isinstance(event, ActorCrashed):
-            count = len([at for at in told if plan.within is None or event.at - at <= plan.within + NEAR])
+            count = _count_since(told, event.at, plan.within)
             if str(event.error).startswith("the supervisor has had") and count < plan.max_restarts:
                 yield f"{plan.path} gave up after {count} restarts: {event.error}"
         if not above.isdisjoint({event.actor, *(event.others if isinstance(event, ActorRestarting) else ())}):
-            since = len(told)
+            window.clear()
+
+
+def _count_since(times: list[float], now: float, within: float | None) -> int:
+    return sum(within is None or now - at <= within for at in times)
 
 
 def _check_policy(world: World, event: ActorEvent) -> Iterator[str]:
@@ -218,8 +223,9 @@ def _check_policy(world: World, event: ActorEvent) -> Iterator[str]:
     actor = world.actors.get(event.actor)
     if actor is None:
         return
-    if isinstance(event, ActorStarted) and event.incarnation > 1 and actor.plan.policy == "temporary":
-        yield f"it is temporary: {event}"
+    if isinstance(event, ActorStarted) and actor.plan.policy == "temporary":
+        if event.incarnation > 1 + sum(path == event.actor for path, _ in world.asked):
+            yield f"it is temporary: {event}"
     if isinstance(event, ActorCrashed | ActorResumed) and isinstance(event.error, HarmError):
         resumes = actor.plan.restart is Restarts.RESUME and event.error.where == "execute" and event.error.number % 2
         if bool(resumes) != isinstance(event, ActorResumed):

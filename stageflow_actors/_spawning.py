@@ -13,6 +13,7 @@ from ._scopes import check_dependencies, require_policy
 from ._spec import check_restart
 from ._stage import inspect_runner
 from ._validation import refuse, require_between, require_count, require_name
+from .errors import PipelineValidationError
 
 if TYPE_CHECKING:
     from ._family import Family
@@ -60,7 +61,11 @@ def read_resident(
     """
     if isinstance(runner, ActorRef):
         refuse(f"the runner of actor {name!r} is the actor {runner.name!r} itself", hint="pass a stage class")
-    form = inspect_runner(runner, stage=name)
+    try:
+        form = inspect_runner(runner)
+    except PipelineValidationError as error:
+        error.locate(actor=name)
+        raise
     if form.is_container:
         hint = "put it into a pipeline, and run that"
         refuse(f"the runner of actor {name!r} is a fan-out, which needs a run", hint=hint)

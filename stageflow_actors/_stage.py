@@ -100,6 +100,10 @@ def inspect_runner(runner: Any, *, pipeline: str | None = None, stage: str | Non
         _check_call(execute, (None,) if bound else (None, None), pipeline, stage, _TAKES_CONTEXT)
         managed = hasattr(target, "__aenter__") and hasattr(target, "__aexit__")
         return RunnerForm(is_class=True, is_async=_is_async(execute, pipeline, stage), is_managed=managed)
+    if getattr(getattr(target, "__self__", None), "_is_actor", False):
+        name = getattr(target, "__qualname__", target)
+        hint = "pass the reference itself"
+        refuse(f"runner {name} is a method of a reference to an actor", pipeline=pipeline, stage=stage, hint=hint)
     execute = getattr(runner, "execute", None)
     function = execute if callable(execute) else runner
     if not callable(function):
