@@ -8,7 +8,7 @@ import trio
 from trio.lowlevel import enable_ki_protection
 
 from ._bag import describe_error
-from ._child import DOWN, LEAVING, STARTING, Child, ChildOptions, Unit
+from ._child import DOWN, LEAVING, Child, ChildOptions, Unit
 from ._traceback import drop_own_frames
 
 if TYPE_CHECKING:
@@ -75,13 +75,16 @@ class Subordinate(Protocol):
 class Reign(Unit):
     """One opening of a child supervisor after the other."""
 
-    __slots__ = ("_leave", "_life", "_realm", "_supervisor")
+    __slots__ = ("_leave", "_life", "_realm", "_start", "_supervisor")
 
     def __init__(self, realm: Realm, supervisor: Subordinate) -> None:
         super().__init__(realm, 0)
         self._realm = realm
         self._supervisor = supervisor
+        self._start: trio.CancelScope
+        """Around the coming up of what was up before."""
         self._life: trio.CancelScope
+        """Around everything: cancelled where it has to end in a hurry."""
         self._leave: trio.Event
 
     @property
@@ -91,7 +94,7 @@ class Reign(Unit):
 
     def spawn(self) -> None:
         """Open it, in a task of its own."""
-        self._life, self._leave = trio.CancelScope(), trio.Event()
+        self._start, self._life, self._leave = trio.CancelScope(), trio.CancelScope(), trio.Event()
         start_soon: Callable[..., None] = self.child.home.nursery.start_soon
         self.child.context.run(start_soon, self._live, name=f"supervisor {self.child.path}")
 
@@ -99,8 +102,9 @@ class Reign(Unit):
         """Leave it: its runs are cancelled, and its children take as long as they may or, in a hurry, less."""
         self.ordered = True
         self._supervisor._stop_all("the supervisor was stopped")  # noqa: SLF001 (two sides of one thing)
-        if self.state is STARTING or hurry:
+        if hurry:
             self._life.cancel()
+        self._start.cancel()
         self._leave.set()
 
     @enable_ki_protection
@@ -125,8 +129,10 @@ class Reign(Unit):
         self._realm.is_opening = True
         async with supervisor:
             self._realm.is_opening = False
-            await supervisor._household.revive()  # noqa: SLF001 (likewise)
-            self.come_up()
+            with self._start:
+                await supervisor._household.revive()  # noqa: SLF001 (likewise)
+            if not self.ordered:
+                self.come_up()
             await self._leave.wait()
             self.enter(LEAVING)
 
