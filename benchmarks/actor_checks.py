@@ -10,7 +10,7 @@ from actor_plans import PHASES, Form, Leave, Restarts
 from actor_world import FINAL_LETTERS, End, Ending, HarmError, LeftError
 
 from property_tests.problems import leaves
-from stageflow_actors.errors import RestartIntensityError, StageTimeoutError
+from stageflow_actors.errors import RestartIntensityError, StageTimeoutError, ThreadAbandonedError
 from stageflow_actors.statistics import ActorLedger
 
 if TYPE_CHECKING:
@@ -183,6 +183,8 @@ def _check_error(mail: Mail, last: End | None) -> Iterator[str]:
     for error in leaves(mail.error):
         if isinstance(error, StageTimeoutError) and last is End.CUT:
             continue  # its background task raised, and then its __aexit__ took too long
+        if isinstance(error, ThreadAbandonedError) and mail.life.actor.plan.form is Form.THREAD:
+            continue  # it has little time to end
         if not isinstance(error, HarmError) or error.path != path:
             yield f"its sender got {mail.error!r}"
         elif error.where == "execute" and (last is not End.RAISED or error.over[:2] != (mail.client, mail.seq)):
@@ -243,7 +245,7 @@ def find_fates(mail: Mail, *, real: bool) -> set[str | None]:
         return {"cancelled"}
     if last.end is End.CUT:
         wounded = last.instance is not None and last.instance.is_wounded
-        return {"cancelled", "failed"} if wounded else {"cancelled"}
+        return {"cancelled", "failed"} if wounded or threaded else {"cancelled"}
     if not mail.is_ask:
         return {"failed"}
     if real or abs(last.ended_at - mail.ended_at) < NEAR:

@@ -10,7 +10,13 @@ from actor_plans import PHASES, STEP, Act
 from actor_world import Ending, HarmError
 
 from stageflow_actors import AskTimeoutError
-from stageflow_actors.errors import ActorDeadError, ActorUnavailableError, MailboxFullError, StageTimeoutError
+from stageflow_actors.errors import (
+    ActorDeadError,
+    ActorUnavailableError,
+    MailboxFullError,
+    StageTimeoutError,
+    ThreadAbandonedError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,6 +39,7 @@ _ENDINGS: list[tuple[type[BaseException], Ending]] = [
     (HarmError, Ending.FAILED),
     (BaseExceptionGroup, Ending.FAILED),
     (StageTimeoutError, Ending.FAILED),
+    (ThreadAbandonedError, Ending.FAILED),
     (AskTimeoutError, Ending.TIMED_OUT),
     (MailboxFullError, Ending.FULL),
     (ActorDeadError, Ending.DEAD),

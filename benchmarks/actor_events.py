@@ -130,15 +130,16 @@ class _Siblings:
             event: Which one failed, and when.
             ending: Those that end instead.
             surely: Whether those are left out that may be ready or not, because they came up at this moment, and
-                those whose dependencies were others when they were spawned again.
+                those that are to stop, and those whose dependencies were others when they were spawned again.
         """
         actors = self._world.actors
+        near = 0.05 if self._world.plan.real else 0.0
         settled = {
             child
             for child in self.order
             if (child not in actors or len(self._up[child]) == actors[child].plan.pool)
             and child not in ending
-            and not (surely and self._since[child] >= event.at - (0.05 if self._world.plan.real else 0.0))
+            and not (surely and (self._since[child] >= event.at - near or self._is_stopping(child, event.at)))
         }
         others = settled - {event.actor}
         if self._plan.scope == "one_for_one":
@@ -153,6 +154,9 @@ class _Siblings:
             before = len(affected)
             affected.update(child for child, needed in needs.items() if needed & affected)
         return affected & others
+
+    def _is_stopping(self, child: str, now: float) -> bool:
+        return any(path == child and self._since[child] <= at <= now for path, at in self._world.stopped)
 
     def _find_needs(self, child: str, *, surely: bool) -> set[str]:
         if child not in self._world.actors:
@@ -196,22 +200,35 @@ def _check_intensity(world: World, plan: SupervisorPlan) -> Iterator[str]:
     told: list[float] = []
     """When children were restarted, for whatever reason."""
     window: list[float] = []
-    """When restarts were that surely count together: nobody asked for them, and it was not opened anew in between."""
+    """When restarts were that surely count together: nobody asked for them, and it was open all the time."""
+    closed: set[str] = set()
+    """Which of it and those above are, or will be, down."""
+    fullest = 0
+    """How many came together at most since it gave up last, whether they count or not."""
     above = {plan.path, *(other.path for other in world.plan.supervisors if plan.path.startswith(f"{other.path}/"))}
     for event in world.events:
         if event.actor in plan.children and isinstance(event, ActorRestarting):
             told.append(event.at)
-            if (event.actor, event.at) not in world.asked:
+            fullest = max(fullest, _count_since(told, event.at, plan.within))
+            if not closed and not _was_asked(world, event):
                 window.append(event.at)
             count = _count_since(window, event.at, plan.within)
             if count > plan.max_restarts:
                 yield f"{count} restarts, and the intensity is {plan.max_restarts} within {plan.within} s: {event}"
         elif event.actor == plan.path and isinstance(event, ActorCrashed):
-            count = _count_since(told, event.at, plan.within)
-            if str(event.error).startswith("the supervisor has had") and count < plan.max_restarts:
-                yield f"{plan.path} gave up after {count} restarts: {event.error}"
-        if not above.isdisjoint({event.actor, *(event.others if isinstance(event, ActorRestarting) else ())}):
+            if str(event.error).startswith("the supervisor has had") and fullest < plan.max_restarts:
+                yield f"{plan.path} gave up after {fullest} restarts: {event.error}"
+            fullest = 0
+        concerned = above.intersection({event.actor, *(event.others if isinstance(event, ActorRestarting) else ())})
+        if concerned:
+            closed = closed - concerned if isinstance(event, ActorStarted) else closed | concerned
             window.clear()
+
+
+def _was_asked(world: World, event: ActorRestarting) -> bool:
+    """Return whether a restart may have been asked for, and then counts against nothing."""
+    near = 0.05 if world.plan.real else NEAR
+    return any(path == event.actor and abs(at - event.at) <= near for path, at in world.asked)
 
 
 def _count_since(times: list[float], now: float, within: float | None) -> int:
@@ -223,9 +240,9 @@ def _check_policy(world: World, event: ActorEvent) -> Iterator[str]:
     actor = world.actors.get(event.actor)
     if actor is None:
         return
-    if isinstance(event, ActorStarted) and actor.plan.policy == "temporary":
-        if event.incarnation > 1 + sum(path == event.actor for path, _ in world.asked):
-            yield f"it is temporary: {event}"
+    asked = sum(path == event.actor for path, _ in world.asked)
+    if isinstance(event, ActorStarted) and actor.plan.policy == "temporary" and event.incarnation > 1 + asked:
+        yield f"it is temporary: {event}"
     if isinstance(event, ActorCrashed | ActorResumed) and isinstance(event.error, HarmError):
         resumes = actor.plan.restart is Restarts.RESUME and event.error.where == "execute" and event.error.number % 2
         if bool(resumes) != isinstance(event, ActorResumed):

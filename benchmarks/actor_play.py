@@ -76,6 +76,9 @@ async def _main(world: World, tasks: Tasks) -> None:
     if not plan.real:
         await trio.testing.wait_all_tasks_blocked()
     world.tasks_left = tasks.alive - before
+    for _ in range(200):
+        if plan.real and _count_threads():
+            await trio.sleep(0.01)
     world.threads_left = _count_threads()
 
 
@@ -256,6 +259,7 @@ class _Play:
         try:
             if strike.kind is Kind.STOP:
                 life.is_stopping = True
+                world.stopped.add((strike.path, trio.current_time() - self.began))
                 await life.ref.stop()
             elif strike.kind is Kind.RESTART:
                 await self._restart(life)

@@ -230,6 +230,8 @@ class World:
 
     asked: set[tuple[str, float]] = attrs.field(factory=set)
     """Which actors were to be restarted because somebody asked for it, and when, as events tell the time."""
+    stopped: set[tuple[str, float]] = attrs.field(factory=set)
+    """Which were told to stop, likewise."""
 
     def take_letter(self, letter: DeadLetter) -> None:
         """Take down a dead letter."""

@@ -96,7 +96,7 @@ def list_happenings(world: World) -> Iterator[str]:
         (letter.at, f"DeadLetter({letter.actor}, {letter.reason}, {dict(letter.snapshot.data)})")
         for letter in world.letters
     ]
-    yield from (f"  {at:9.4f}  {line}" for at, line in sorted(lines))
+    yield from (f"  {at:9.4f}  {line}" for at, line in sorted(lines, key=lambda line: line[0]))
     yield f"messages that were not just answered, in seconds since {began:g}:"
     for actor in world.actors.values():
         for mail in actor.mails.values():

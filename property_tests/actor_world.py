@@ -219,7 +219,7 @@ def spawn(supervisor, desk, name="actor", **options):
     return supervisor.spawn(desk.handle, name=name, **options)
 
 
-def explore_all(body, *, clock="explore", max_executions=5_000, **options):
+def explore_all(body, *, clock="auto", **options):
     """Run a body with an actor in every schedule that there is, and return how many these are.
 
     The body is given the desk, the actor and a nursery. The supervisor outlasts both.
@@ -232,7 +232,7 @@ def explore_all(body, *, clock="explore", max_executions=5_000, **options):
             async with trio.open_nursery() as nursery:
                 await body(desk, ref, nursery)
 
-    report = explore(program, max_executions=max_executions, strategy="dfs", clock=clock)
+    report = explore(program, max_executions=5_000, strategy="dfs", clock=clock)
     assert report.failure is None, str(report)
     assert report.complete, str(report)
     return report.executions

@@ -21,12 +21,14 @@ from typing import TYPE_CHECKING
 if __package__:
     from .mutations import MUTATIONS as BASIC
     from .mutations import Mutation
+    from .mutations_of_actors import MUTATIONS as ACTORS
     from .mutations_of_limits import MUTATIONS as LIMITS
     from .mutations_of_races import MUTATIONS as RACES
 else:
     sys.path.insert(0, str(Path(__file__).resolve().parent))
     from mutations import MUTATIONS as BASIC
     from mutations import Mutation
+    from mutations_of_actors import MUTATIONS as ACTORS
     from mutations_of_limits import MUTATIONS as LIMITS
     from mutations_of_races import MUTATIONS as RACES
 
@@ -126,7 +128,9 @@ def main() -> int:
     parser.add_argument("--examples", type=int, default=100, help="examples a property test")
     parser.add_argument("--list", action="store_true", help="only say which mutations there are, and which are stale")
     options = parser.parse_args()
-    chosen = [mutation for mutation in (*BASIC, *LIMITS, *RACES) if options.only in mutation.name][options.skip :]
+    chosen = [mutation for mutation in (*BASIC, *LIMITS, *RACES, *ACTORS) if options.only in mutation.name][
+        options.skip :
+    ]
     stale = find_stale(chosen)
     for mutation in chosen if options.list else stale:
         print(f"{'STALE' if mutation in stale else 'ok':6} {mutation.file:18} {mutation.name}")

@@ -86,8 +86,18 @@ MUTATIONS = [
     Mutation("nobody is isolated at a stop", "_policy.py", "if not bad or trigger is Trigger.ALL_DONE:", "if True:"),
     # Restarts
     Mutation("a restart too many", "_policy.py", "> restart.max_restarts:", "> 1 + restart.max_restarts:"),
-    Mutation("failures never leave the window", "_policy.py", "if now - time <= within)", "if True)"),
-    Mutation("the last moment of a window is outside", "_policy.py", "now - time <= within", "now - time < within"),
+    Mutation(
+        "failures never leave the window",
+        "_policy.py",
+        "times = (*window.times[first:], now)",
+        "times = (*window.times, now)",
+    ),
+    Mutation(
+        "the last moment of a window is outside",
+        "_policy.py",
+        "bisect_left(window.times, -within, key",
+        "__import__('bisect').bisect_right(window.times, -within, key",
+    ),
     Mutation(
         "a stage is left alone for longer than the maximum",
         "_policy.py",
@@ -349,8 +359,8 @@ MUTATIONS = [
     Mutation(
         "the roots of a subpipeline wait for nothing",
         "_definition.py",
-        "name=name, dependencies=outer, local_names=None",
-        "name=name, dependencies=(), local_names=None",
+        "moved, dependencies=outer, local_names=None",
+        "moved, dependencies=(), local_names=None",
     ),
     # Definitions
     Mutation("cycles the wrong way round", "_graph.py", "    around.reverse()\n", ""),

@@ -61,8 +61,8 @@ MUTATIONS = [
     Mutation(
         "a spent intensity recovers",
         "_healing.py",
-        "if intensity is not None and not self._tripped:",
-        "if intensity is not None:",
+        "        if not self._tripped:\n            self._window = count_failure",
+        "        if True:\n            self._window = count_failure",
     ),
     Mutation(
         "a returned fail is restarted",

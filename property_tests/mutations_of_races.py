@@ -82,8 +82,8 @@ NOTICED_BY = {
     Mutation(
         "a condition is looked at once: a supervisor does not wait for whoever comes while it waits",
         "_supervisor.py",
-        "        while self._engines:\n            self._idle",
-        "        if self._engines:\n            self._idle",
+        "        while (busy := self._find_busy()) is not None:",
+        "        if (busy := self._find_busy()) is not None:",
     ): "test_explored_runs.py::test_a_supervisor_waits_for_the_runs_of_other_tasks",
     Mutation(
         "a run that is admitted before its first step begins without a nursery",

@@ -143,8 +143,12 @@ class Household:
         self._streams[stream] = None
         return stream
 
-    def find(self, name: str) -> Resident:
+    def find(self, name: str, *, path: str = "") -> Resident:
         """Return an actor by its name, or by its path through child supervisors.
+
+        Args:
+            name: What is left of the path.
+            path: What was asked for.
 
         Raises:
             UnknownActorError: There is none, or it has ended.
@@ -153,13 +157,14 @@ class Household:
         first, _, rest = name.partition("/")
         child = children.get(first)
         if isinstance(child, Realm) and rest:
-            return child.supervisor._household.find(rest)  # noqa: SLF001 (two sides of one thing)
+            return child.supervisor._household.find(rest, path=path or name)  # noqa: SLF001 (two sides of one thing)
         if not isinstance(child, Resident) or child.is_starting or rest:
             few = list(islice(children, _LOOKED_AT))
-            hint = suggest(name, few, "the supervisor has") if few else "it has none; spawn it"
+            whose = "the supervisor" if self.realm is None else f"supervisor {self.realm.path!r}"
+            hint = suggest(name, few, f"{whose} has") if few else "it has none; spawn it"
             if isinstance(child, Realm):
                 hint = f"{first!r} is a supervisor; name one of its actors, {first}/..."
-            raise UnknownActorError(f"there is no resident actor {name!r}", hint=hint)
+            raise UnknownActorError(f"there is no resident actor {path or name!r}", hint=hint)
         return child
 
     def check_actor(self, ref: ActorRef, pipeline: str, stage: str) -> None:

@@ -29,7 +29,7 @@ class Residents(Protocol):
     def end(self, why: str) -> None:
         """Let everything end that might have come up again."""
 
-    def find(self, name: str) -> Resident:
+    def find(self, name: str, *, path: str = "") -> Resident:
         """Return one by its name, or by its path through further supervisors."""
         ...
 

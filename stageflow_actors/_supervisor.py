@@ -259,10 +259,10 @@ class Supervisor:
 
     async def __aenter__(self) -> Self:
         """Open it."""
+        self._household.refuse_entry()
         if self._nursery is not None:
             message = "a supervisor can be entered once; make another"
             raise RuntimeError(message)
-        self._household.refuse_entry()
         if not trio.lowlevel.in_trio_run():
             message = "a supervisor runs inside trio, and this is no trio task; start it with trio.run(...)"
             raise RuntimeError(message)
