@@ -139,6 +139,7 @@ class _Siblings:
             for child in self.order
             if (child not in actors or len(self._up[child]) == actors[child].plan.pool)
             and child not in ending
+            and not (child in actors and actors[child].plan.policy == "temporary")  # it ends with the others
             and not (surely and (self._since[child] >= event.at - near or self._is_stopping(child, event.at)))
         }
         others = settled - {event.actor}
@@ -201,8 +202,8 @@ def _check_intensity(world: World, plan: SupervisorPlan) -> Iterator[str]:
     """When children were restarted, for whatever reason."""
     window: list[float] = []
     """When restarts were that surely count together: nobody asked for them, and it was open all the time."""
-    closed: set[str] = set()
-    """Which of it and those above are, or will be, down."""
+    closed: Counter[str] = Counter()
+    """Of it and those above, how often each may have to come up until it is surely open: twice if it was starting."""
     fullest = 0
     """How many came together at most since it gave up last, whether they count or not."""
     above = {plan.path, *(other.path for other in world.plan.supervisors if plan.path.startswith(f"{other.path}/"))}
@@ -210,7 +211,7 @@ def _check_intensity(world: World, plan: SupervisorPlan) -> Iterator[str]:
         if event.actor in plan.children and isinstance(event, ActorRestarting):
             told.append(event.at)
             fullest = max(fullest, _count_since(told, event.at, plan.within))
-            if not closed and not _was_asked(world, event):
+            if not closed.total() and not _was_asked(world, event):
                 window.append(event.at)
             count = _count_since(window, event.at, plan.within)
             if count > plan.max_restarts:
@@ -221,8 +222,10 @@ def _check_intensity(world: World, plan: SupervisorPlan) -> Iterator[str]:
             fullest = 0
         concerned = above.intersection({event.actor, *(event.others if isinstance(event, ActorRestarting) else ())})
         if concerned:
-            closed = closed - concerned if isinstance(event, ActorStarted) else closed | concerned
             window.clear()
+        for path in concerned:
+            came = isinstance(event, ActorStarted)
+            closed[path] = max(0, closed[path] - 1) if came else min(2, closed[path] + 1)
 
 
 def _was_asked(world: World, event: ActorRestarting) -> bool:

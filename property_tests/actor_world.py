@@ -126,10 +126,10 @@ class Desk:
             self._conclude(number, "told")
         return self.outcomes[number]
 
-    def note_stage(self, ref, number):
-        """Note a message that a run sends, and whose asker is the run."""
-        self._note(ref, "stage", number, ("reply",), None)
+    def note_stage(self, ref, number, *script):
+        """Note a message that a run is to send, whose asker is the run; return the run's snapshot."""
         self.outcomes[number] = "run"
+        return self._note(ref, "stage", number, script, None)
 
     def _note(self, ref, kind, number, script, sender):
         assert number not in self.kinds
@@ -180,12 +180,13 @@ class Desk:
         ended = [number for reason in ("overflow", "stopped", "poison") for number in self.letters[reason]]
         assert len(ended) == len(set(ended))
         arrived = ledger.accepted + ledger.rejected + ledger.no_recipient
-        assert len(self.sent) - told["cancelled"] - told["withdrawn"] <= arrived <= len(self.sent)
+        unknown = told["cancelled"] + told["withdrawn"] + told["run"]
+        assert len(self.sent) - unknown <= arrived <= len(self.sent)
         assert ledger.replied == self.ended["returned"]
         assert told["reply"] <= ledger.replied
         assert ledger.late_reply <= told["begun"] + told["cancelled"] + told["run"]
         assert ledger.failed + ledger.poison <= self.ended["raised"]
-        assert ledger.rejected <= told["full"]
+        assert ledger.rejected <= told["full"] + told["run"]
 
     def _check_order(self):
         """Check that what one sender sent to one actor, no pool, was begun with in that order, the first time."""
@@ -211,12 +212,13 @@ async def open_desk(supervisor):
     desk.check()
 
 
-def spawn(supervisor, desk, name="actor", **options):
+async def spawn(supervisor, desk, name="actor", **options):
     """Spawn an actor that does what its messages say."""
-    desk.most[name] = options.get("max_deliveries", 1)
+    ref = await supervisor.spawn(desk.handle, name=name, **options)
+    desk.most[ref.name] = options.get("max_deliveries", 1)
     if options.get("pool", 1) > 1:
-        desk.pools.add(name)
-    return supervisor.spawn(desk.handle, name=name, **options)
+        desk.pools.add(ref.name)
+    return ref
 
 
 def explore_all(body, *, clock="auto", **options):

@@ -423,3 +423,25 @@ async def test_a_run_below_ends_when_its_supervisor_gives_up():
         await all_answer(a, b)
     assert top.ledger.balanced
     room.check()
+
+
+@race_test(max_executions=FEW)
+async def test_a_run_is_started_below_a_supervisor_that_gives_up():
+    """It ends: its actor does not come up again before the supervisor is down, and that waits for the run."""
+    room = Room()
+
+    async def come(supervisor):
+        below = Supervisor()
+        with contextlib.suppress(ActorError, RuntimeError):
+            await supervisor.spawn_supervisor(below, name="new")
+            await below.run(Pipeline("p").with_stage("x", b))
+
+    async with Supervisor(intensity=MANY) as top:
+        below = await top.spawn_supervisor(Supervisor(), name="s")
+        b = await spawn(below, room, "b", restart=ESCALATE)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(crash, b)
+            nursery.start_soon(come, below)
+        await all_answer(b)
+    assert top.ledger.balanced
+    room.check()

@@ -191,7 +191,7 @@ class Family:
             self._tell_crash(unit, error)
         if error is not None and not isinstance(error, Exception):
             self._end_all(error)
-        elif self._is_halting:
+        elif self._is_halting or self._is_awaited(unit):
             pass
         elif error is None and child.policy == "permanent":
             self._restart(unit, None, 0.0)
@@ -201,6 +201,11 @@ class Family:
             self.retire(child, "it failed, and is temporary", error)
         else:
             self._judge_failure(unit, error)
+
+    def _is_awaited(self, unit: Unit) -> bool:
+        """Return whether a unit is to be restarted anyway: those that fail together count once, as with OTP."""
+        repair = self._repairs.get(unit)
+        return repair is not None and repair.awaits(unit)
 
     def _tell_crash(self, unit: Unit, error: BaseException) -> None:
         child = unit.child

@@ -64,6 +64,10 @@ class Repair:
         self._is_stale = True
         self._wait.cancel()
 
+    def awaits(self, unit: Unit) -> bool:
+        """Return whether it has yet to bring a unit up, whatever becomes of that meanwhile."""
+        return unit in self._todo and not self._scope.cancel_called
+
     def hasten(self) -> None:
         """Wait for no backoff any more."""
         self._at = -inf
@@ -115,22 +119,25 @@ class Repair:
         for units in self._list_todo():
             if self._is_stale or self._scope.cancel_called:
                 break
-            child = units[0].child
-            if child.is_retiring:
-                continue
-            self._todo.difference_update(units)  # at once: from now on they may be added again
-            for unit in units:
-                if unit.state is DOWN:
-                    child.restarts += 1
-                    unit.begin()
-            try:
-                while any(unit.state is STARTING for unit in units):
-                    await child.change()
-            finally:
-                self._todo.update(unit for unit in units if unit.state is not UP)
-            for unit in units:
-                if unit.state is DOWN and unit.error is not None and not unit.started and not child.is_retiring:
-                    self._judge.judge(unit, unit.error)  # which adds to this repair, or gives the unit up
+            if not units[0].child.is_retiring:
+                await self._start(units[0].child, units)
+
+    async def _start(self, child: Child, units: list[Unit]) -> None:
+        """Start the units of a child that are to be, and see to it that each comes up or is decided about."""
+        self._todo.difference_update(units)  # at once: from now on they may be added again
+        for unit in units:
+            if unit.state is DOWN:
+                child.restarts += 1
+                unit.begin()
+        try:
+            while any(unit.state is STARTING for unit in units):
+                await child.change()
+        except trio.Cancelled:
+            self._todo.update(unit for unit in units if unit.state is not UP)
+            raise
+        for unit in units:
+            if unit.state is DOWN and unit.error is not None and not unit.started and not child.is_retiring:
+                self._judge.judge(unit, unit.error)  # which adds to this repair, or gives the unit up
 
     def _list_todo(self) -> list[list[Unit]]:
         """Return what is to be done, in the order of spawning; the workers of one actor are one step."""

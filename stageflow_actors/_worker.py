@@ -186,6 +186,8 @@ class Worker(Unit):
     async def _handle_all(self, function: Callable[..., Any]) -> None:
         resident = self.resident
         is_async = resident.form.is_async
+        returned: Any
+        output: Any
         task = current_task()
         handled = 0
         while not (self.ordered or self.leaves):
@@ -194,6 +196,7 @@ class Worker(Unit):
                 message = resident.take()
                 if message is None:
                     handled = 0
+                    ctx = returned = output = None  # what they hold is not to wait for the next message
                     await self.next_message()
                     continue
                 self.message = message

@@ -271,23 +271,29 @@ async def test_each_ends_before_the_next_one_is_told_to(scope, autojump_clock):
         ]
 
 
-@pytest.mark.parametrize("scope", ["one_for_all", "rest_for_one"])
-@pytest.mark.parametrize("left", [1, 2])
-async def test_one_that_fails_before_its_turn_to_stop_counts(scope, left, autojump_clock):
+@pytest.mark.parametrize("scope", GROUPS)
+async def test_one_that_fails_before_its_turn_to_stop_counts_for_nothing(scope, autojump_clock):
+    """It was to stop anyway."""
     diary = Diary()
-    error = None
-    try:
-        async with Supervisor(scope=scope, intensity=Intensity(left)) as supervisor:
-            refs = await spawn_all(supervisor, diary, **chain(d={"stop": {1: 3.0}}))
-            await send(refs["a"], "crash")
-            await trio.sleep(1)
-            assert isinstance(await send(refs["b"], "crash"), CrashError)
-            await trio.sleep(10)
-            assert order(diary.take(), "up") == "abcd"
-            assert await names_of(refs) == ["a2", "b2", "c2", "d2"]
-    except RestartIntensityError as raised:
-        error = raised
-    assert (error is None) == (left == 2)
+    async with Supervisor(scope=scope, intensity=Intensity(1)) as supervisor:
+        refs = await spawn_all(supervisor, diary, **chain(c={"stop": {1: 3.0}}))
+        await send(refs["a"], "crash")
+        await trio.sleep(1)
+        assert isinstance(await send(refs["b"], "crash"), CrashError)
+        await trio.sleep(10)
+        assert order(diary.take(), "up") == WITH_A[scope]
+        assert await names_of(refs) == ["a2", "b2", "c2", "d1" if scope == "dependents" else "d2"]
+
+
+async def test_those_that_fail_together_count_once(autojump_clock):
+    """Where the first of them has them all restarted anyway."""
+    diary = Diary()
+    async with Supervisor(scope="one_for_all", intensity=Intensity(1)) as supervisor:
+        refs = await spawn_all(supervisor, diary, **chain())
+        for ref in refs.values():
+            await ref.tell({"do": "crash", "after": 1.0})
+        await trio.sleep(2)
+        assert await names_of(refs) == ["a2", "b2", "c2", "d2"]
 
 
 @pytest.mark.parametrize("scope", GROUPS)

@@ -5,13 +5,10 @@ from __future__ import annotations
 import pytest
 import trio
 import trio.testing
-from actor_cases import LIMITS, CrashError, Diary, grow, later, send, spawn_all
+from actor_cases import ESCALATE, LIMITS, CrashError, Diary, grow, later, send, spawn_all
 
 from stageflow_actors import Intensity, Pipeline, PipelineFailedError, RunEnding, Supervisor
-from stageflow_actors.errors import (
-    ActorUnavailableError,
-    RestartIntensityError,
-)
+from stageflow_actors.errors import ActorDeadError, ActorUnavailableError, RestartIntensityError
 
 # Messages and runs
 
@@ -111,6 +108,50 @@ async def test_a_run_below_that_failed_and_of_which_nobody_heard_is_raised(autoj
         async with Supervisor() as top:
             below = await top.spawn_supervisor(Supervisor(), name="s")
             below.start(Pipeline("p").with_stage("x", crash))
+
+
+@pytest.mark.parametrize("way", ["with an error", "cancelled", "given up"])
+async def test_nothing_is_admitted_below_one_that_ends(way, autojump_clock):
+    """Although a run of it takes time to end, in which one below would have come up again."""
+    diary = Diary()
+    refused = []
+
+    async def clean_up(ctx):
+        try:
+            await trio.sleep_forever()
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.sleep(3)
+
+    async def start_later(below):
+        await trio.sleep(2)
+        try:
+            below.start(Pipeline("q").with_stage("x", forever))
+        except (ActorDeadError, RuntimeError) as error:
+            refused.append(error)
+
+    async with trio.open_nursery() as nursery:
+        with trio.move_on_after(100) as scope:
+            try:
+                async with Supervisor() as top:
+                    others = await spawn_all(top, diary, z={"restart": ESCALATE})
+                    below, refs = await grow(top, diary, restart=later(2.0))
+                    top.start(Pipeline("p").with_stage("x", clean_up))
+                    await send(refs["b"], "crash")
+                    await trio.sleep(1)
+                    nursery.start_soon(start_later, below)
+                    if way == "with an error":
+                        raise CrashError
+                    if way == "given up":
+                        await send(others["z"], "crash")
+                    else:
+                        scope.cancel()
+                    await trio.sleep_forever()
+            except CrashError:
+                pass
+        assert trio.current_time() - diary.began == 4.0
+    assert len(refused) == 1
+    assert "b2 up" not in diary.take()
 
 
 # Left

@@ -71,13 +71,13 @@ async def test_one_that_may_not_come_up_again_ends_with_all_of_its_actors(policy
         assert (await send(again["a"])).data
 
 
-async def until_end_of(stream, name):
-    """Iterate over the ends in a stream, up to that of one child."""
+async def until_end_of(stream, name, kind=events.ActorEnded):
+    """Iterate over the events of a kind in a stream, up to the end of one child."""
     async for event in stream:
-        if isinstance(event, events.ActorEnded):
+        if isinstance(event, kind):
             yield event
-            if event.actor == name:
-                return
+        if isinstance(event, events.ActorEnded) and event.actor == name:
+            return
 
 
 @pytest.mark.parametrize("limit", LIMITS)
@@ -240,6 +240,22 @@ async def test_a_start_that_fails_on_the_way_up_is_tried_again(fails, above, aut
         assert await name_of(refs["b"]) == "b2"
 
 
+async def test_one_that_gives_up_on_its_way_up_was_never_up(autojump_clock):
+    """So nobody is started who comes after it."""
+    diary = Diary()
+    async with Supervisor(scope="rest_for_one", intensity=MANY) as top:
+        below = await top.spawn_supervisor(Supervisor(intensity=Intensity(0)), name="s", restart=later(1.0))
+        refs = await spawn_all(below, diary, a={"fails": {2}}, b={"restart": ESCALATE})
+        await spawn_all(top, diary, z={})
+        async with top.events() as stream:
+            await send(refs["b"], "crash")
+            await trio.sleep(10)
+            assert diary.take() == ["b1 down", "a1 down", "z1 down", "a2 fails", "a3 up", "b2 up", "z2 up"]
+            await refs["b"].stop()
+            seen = [event.actor async for event in until_end_of(stream, "s/b", events.ActorStarted)]
+        assert seen == ["s/a", "s/b", "s", "z"]
+
+
 # Together with others
 
 
@@ -293,13 +309,13 @@ async def test_a_sibling_that_fails_while_it_comes_up_again(autojump_clock):
 async def test_a_child_supervisor_belongs_to_the_one_above(autojump_clock):
     async with Supervisor() as top:
         below = await top.spawn_supervisor(Supervisor(), name="s")
-        with pytest.raises(RuntimeError, match="can be entered once"):
+        with pytest.raises(RuntimeError, match="another supervisor opens and closes this one"):
             async with below:
                 pass
         with pytest.raises(PipelineValidationError, match="must be a Supervisor that was never opened"):
             await top.spawn_supervisor(below, name="t")
         with pytest.raises(PipelineValidationError, match="has an actor 's' already"):
             await top.spawn_supervisor(Supervisor(), name="s")
-    with pytest.raises(RuntimeError, match="can be entered once"):
+    with pytest.raises(RuntimeError, match="another supervisor opens and closes this one"):
         async with below:
             pass
