@@ -171,8 +171,8 @@ MUTATIONS = [
     Mutation(
         "a failed restart is no failure",
         "_repair.py",
-        "                    self._judge.judge(unit, unit.error)",
-        "                    pass",
+        "                self._judge.judge(unit, unit.error)",
+        "                pass",
     ),
     # Supervisors
     Mutation(
