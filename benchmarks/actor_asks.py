@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 import trio
 import trio.testing
-from actor_timing import require, take
+from actor_timing import CAN_STAY, one_processor, require, take
 from rows import Figure, Settings, Taken
 
 from stageflow_actors import Mailbox, Pipeline, Supervisor
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from types import ModuleType
 
-    from actor_timing import Candidate, Ratios, Stopwatch, Times
+    from actor_timing import Candidate, Stopwatch, Times
 
     from stageflow_actors import ActorRef, StageContext
 
@@ -152,17 +152,39 @@ def _find_pykka(settings: Settings) -> ModuleType | None:
     return settings.peers.get("pykka")
 
 
-def _figure(what: str, reached: Ratios) -> Figure:
-    return Figure(what, 1.5, min(reached.wall, reached.processor), "x", at_most=False, note=str(reached))
-
-
 def _line(times: Times, name: str, count: int, bases: tuple[str, ...]) -> tuple[str, ...]:
     against = [f"{times.compare(base, name).wall:.2f}x" if base in times.wall else "" for base in bases]
     return name, *times.each(name, count), *against
 
 
+def _on_one(candidates: Mapping[str, Candidate], names: tuple[str, ...]) -> dict[str, Candidate]:
+    """Return some candidates once more, on one processor, by the name of each."""
+    if not CAN_STAY:
+        return {}
+    return {f"{name}, on one processor": partial(stay, candidates[name]) for name in names if name in candidates}
+
+
+def stay(candidate: Candidate, watch: Stopwatch) -> None:
+    with one_processor():
+        candidate(watch)
+
+
+def _compare_with_pykka(what: str, times: Times, ours: str, theirs: str) -> list[Figure]:
+    """Return by how much more asks a second we have: as the system spreads the threads, and on one processor."""
+    figures = []
+    for where in ("", ", on one processor"):
+        if ours + where in times.wall and theirs + where in times.wall:
+            ratios = times.compare(theirs + where, ours + where)
+            reached = min(ratios.wall, ratios.processor)
+            figures.append(Figure(f"{what}, against pykka{where}", 1.5, reached, "x", at_most=False, note=str(ratios)))
+    return figures
+
+
 def measure_ask(settings: Settings, count: int) -> Taken:
-    """An ask to one resident actor, one after the other; `against` is how much more of them a second there are."""
+    """An ask to one resident actor, one after the other; `against` says how many more of them there are a second.
+
+    What pykka's threads take to wake each other up depends on where they run: least on one processor.
+    """
     pykka = _find_pykka(settings)
     ours, theirs = f"ask(timeout={TIMEOUT:g})", f"pykka, ask(timeout={TIMEOUT:g})"
     ask = partial(Asking, total=_sum(count))
@@ -175,10 +197,9 @@ def measure_ask(settings: Settings, count: int) -> Taken:
         ask = partial(ask, pykka.TITLE, function=pykka.ask_in_turn, is_async=False)
         candidates[theirs] = ask(arguments=(count, TIMEOUT))
         candidates["pykka, ask()"] = ask(arguments=(count, None))
+        candidates |= _on_one(candidates, (ours, theirs))
     times = take(settings.rounds, candidates, warm_up=True)
-    figures = []
-    if pykka is not None:
-        figures.append(_figure("ask with a timeout, one after the other, against pykka", times.compare(theirs, ours)))
+    figures = _compare_with_pykka("ask with a timeout, one after the other", times, ours, theirs)
     lines = [_line(times, name, count, (theirs, "channel, event, fail_after")) for name in candidates]
     head = ("one after the other", "us/ask", "of processor time", "against pykka", "against by hand")
     return Taken(head, lines, figures, times.to_raw())
@@ -203,11 +224,10 @@ def measure_asks(settings: Settings, actors: int, each: int) -> Taken:
         ask = partial(ask, pykka.TITLE, arguments=(actors, each, TIMEOUT), is_async=False)
         candidates[theirs] = ask(function=pykka.ask_from_clients)
         candidates[futures] = ask(function=pykka.ask_by_futures)
+        candidates |= _on_one(candidates, (ours, theirs, futures))
     times = take(settings.rounds, candidates, warm_up=True)
-    figures = []
-    if pykka is not None:
-        what = f"{actors} actors with {actors} asks in flight, clients against pykka's"
-        figures.append(_figure(what, times.compare(theirs, ours)))
+    what = f"{actors} actors with {actors} asks in flight, from clients"
+    figures = _compare_with_pykka(what, times, ours, theirs)
     lines = [_line(times, name, count, (theirs, futures)) for name in candidates]
     head = ("in flight", "us/ask", "of processor time", "against pykka's clients", "against pykka's futures")
     return Taken(head, lines, figures, times.to_raw())

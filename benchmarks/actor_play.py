@@ -27,6 +27,8 @@ _NEVER = datetime(2026, 1, 1, tzinfo=UTC)
 _HUNG = 10_000.0
 """Virtual seconds after which a seed counts as hung."""
 _HUNG_REALLY = 120.0
+_MOST_STEPS = 500_000
+"""So many steps of tasks at one moment of virtual time count as going round in circles."""
 _SETTLES = 64.0
 """Seconds in which everything must be up and idle, once no harm is done any more."""
 _MOST_QUEUED = 10**6
@@ -37,8 +39,8 @@ _LOOKS = 4
 def play(plan: ActorsPlan) -> World:
     """Play a plan in a fresh trio loop."""
     world = World(plan)
-    tasks = Tasks()
-    clock = None if plan.real else _make_clock(world)
+    tasks = _Steps()
+    clock = None if plan.real else _make_clock(world, tasks)
     with scheduled(plan.seed):
         try:
             trio.run(_main, world, tasks, clock=clock, instruments=[tasks])
@@ -49,7 +51,22 @@ def play(plan: ActorsPlan) -> World:
     return world
 
 
-def _make_clock(world: World) -> trio.testing.MockClock:
+class _Steps(Tasks):
+    """Counts the tasks that are alive, and the steps of tasks since time has gone on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+        self.scope = trio.CancelScope()
+        """Cancelled where they are too many."""
+
+    def before_task_step(self, _task: trio.lowlevel.Task) -> None:
+        self.count += 1
+        if self.count == _MOST_STEPS:
+            self.scope.cancel()
+
+
+def _make_clock(world: World, steps: _Steps) -> trio.testing.MockClock:
     """Return a virtual clock that looks round when nothing is left to do but to wait."""
     clock = trio.testing.MockClock(autojump_threshold=0)
     jump = clock.jump
@@ -58,21 +75,26 @@ def _make_clock(world: World) -> trio.testing.MockClock:
         world.looks += 1
         if world.looks % _LOOKS == 0:
             look_round(world, clock.current_time())
+        steps.count = 0
         jump(seconds)
 
     clock.jump = look_and_jump  # type: ignore[method-assign]
     return clock
 
 
-async def _main(world: World, tasks: Tasks) -> None:
+async def _main(world: World, tasks: _Steps) -> None:
     plan = world.plan
     before = tasks.alive
-    with trio.move_on_after(_HUNG_REALLY if plan.real else _HUNG) as scope:
+    scope = trio.CancelScope() if plan.real else tasks.scope
+    scope.deadline = trio.current_time() + (_HUNG_REALLY if plan.real else _HUNG)
+    with scope:
         async with trio.open_nursery() as nursery:
             await _Play(world, nursery).supervise()
     if scope.cancelled_caught:
         waiting = [str(mail) for actor in world.actors.values() for mail in actor.mails.values() if not mail.ending]
-        world.note(f"it hangs; of the messages these are under way: {'; '.join(waiting[:4]) or 'none'}")
+        world.note(
+            f"it hangs, or goes round in circles; of the messages these are under way: {'; '.join(waiting[:4]) or 'none'}"
+        )
     if not plan.real:
         await trio.testing.wait_all_tasks_blocked()
     world.tasks_left = tasks.alive - before

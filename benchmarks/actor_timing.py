@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import gc
 import logging
+import os
 from statistics import median
 from time import perf_counter, process_time
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import attrs
 from measuring import WrongOutputError, ratio
@@ -100,6 +101,24 @@ def require(what: str, found: object, expected: object) -> None:
     """
     if found != expected:
         raise WrongOutputError(f"{what}: it gave {found!r}, not {expected!r}")
+
+
+CAN_STAY: Final = hasattr(os, "sched_setaffinity")
+"""Whether the system lets a process say where it runs."""
+
+
+@contextlib.contextmanager
+def one_processor() -> Iterator[None]:
+    """Keep this thread, and all that it starts, on one processor: then threads wake one another up soonest."""
+    if not CAN_STAY:
+        yield
+        return
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(allowed)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, allowed)
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 import trio
 
 from stageflow_actors import AskTimeoutError, Intensity, Supervisor
-from stageflow_actors.errors import ActorDeadError, ActorUnavailableError, MailboxFullError
+from stageflow_actors.errors import ActorDeadError, ActorUnavailableError, InjectedError, MailboxFullError
 from stageflow_actors.testing import explore
 
 from .explored import take_steps
@@ -19,7 +19,7 @@ OUTCOMES = {
     ActorDeadError: "dead",
     ActorUnavailableError: "unavailable",
     MailboxFullError: "full",
-    **dict.fromkeys(ERRORS.values(), "error"),
+    **dict.fromkeys([*ERRORS.values(), InjectedError], "error"),
 }
 NOT_BEGUN = {"dead", "full", "withdrawn"}
 """What only a sender is told whose message no worker has begun with, or ever will."""
@@ -87,7 +87,7 @@ class Desk:
     async def ask(self, ref, number, *script, sender=None, timeout=None, scope=None):
         """Ask, and note in which way that ended."""
         message = self._note(ref, "ask", number, script, sender)
-        with scope or trio.CancelScope() as used:
+        with scope or contextlib.nullcontext():
             try:
                 await ref.ask(message, timeout=timeout)
             except tuple(OUTCOMES) as error:
@@ -95,24 +95,26 @@ class Desk:
                 if outcome == "timeout":
                     outcome = "begun" if "it has begun" in str(error) else "withdrawn"
                 self._conclude(number, outcome)
+            except trio.Cancelled:
+                self._conclude(number, "cancelled")
+                raise
             else:
                 self._conclude(number, "reply")
-        if used.cancelled_caught:
-            self._conclude(number, "cancelled")
         return self.outcomes[number]
 
     async def tell(self, ref, number, *script, sender=None, scope=None):
         """Tell, and note whether it was accepted."""
         message = self._note(ref, "tell", number, script, sender)
-        with scope or trio.CancelScope() as used:
+        with scope or contextlib.nullcontext():
             try:
                 await ref.tell(message)
             except tuple(OUTCOMES) as error:
                 self._conclude(number, OUTCOMES[type(error)])
+            except trio.Cancelled:
+                self._conclude(number, "cancelled")
+                raise
             else:
                 self._conclude(number, "told")
-        if used.cancelled_caught:
-            self._conclude(number, "cancelled")
         return self.outcomes[number]
 
     def tell_nowait(self, ref, number, *script, sender=None):

@@ -71,8 +71,8 @@ MUTATIONS = [
     Mutation(
         "a broken contract is delivered again",
         "_resident.py",
-        "isinstance(error, ContractError) or not isinstance(error, Exception)",
-        "not isinstance(error, Exception)",
+        "if error is not None and not is_restartable(error):",
+        "if error is not None and not isinstance(error, Exception):",
     ),
     Mutation(
         "poison counts as failed", "_resident.py", "if message.deliveries >= self._max_deliveries > 1:", "if False:"

@@ -38,6 +38,8 @@ class Home(Protocol):
     deadlines: Deadlines
     nursery: trio.Nursery
     now: Callable[[], float]
+    is_halting: bool
+    """Whether everything is being brought down, and nothing is started any more."""
 
     def tell_started(self, unit: Unit) -> None:
         """Tell that a unit is up."""

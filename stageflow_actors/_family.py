@@ -85,7 +85,7 @@ class Family:
         """What is about to restart which unit."""
         self._past = ActorLedger()
         """The account of those that have ended."""
-        self._is_halting = False
+        self.is_halting = False
         """Whether everything is being brought down."""
         self.is_over = False
         """Whether its supervisor has ended for good, and its account is closed."""
@@ -191,7 +191,7 @@ class Family:
             self._tell_crash(unit, error)
         if error is not None and not isinstance(error, Exception):
             self._end_all(error)
-        elif self._is_halting or self._is_awaited(unit):
+        elif self.is_halting or self._is_awaited(unit):
             pass
         elif error is None and child.policy == "permanent":
             self._restart(unit, None, 0.0)
@@ -216,11 +216,15 @@ class Family:
             self.bulletin.events.tell(ActorCrashed(child.path, self.bulletin.at(), *told))
 
     def _end_all(self, error: BaseException) -> None:
-        """Let the supervisor end, because of an error: from now on nothing is started any more."""
-        self._is_halting = True
+        """Let the supervisor end, because of an error."""
+        self.start_no_more()
+        self.give_up(error)
+
+    def start_no_more(self) -> None:
+        """From now on start and restart nothing: everything is about to be brought down."""
+        self.is_halting = True
         for repair in dict.fromkeys(self._repairs.values()):
             repair.cancel()
-        self.give_up(error)
 
     def _judge_failure(self, unit: Unit, error: Exception) -> None:
         """Ask a child's own policy what to do about a failure, and do it."""
@@ -310,7 +314,7 @@ class Family:
         self._refuse_while_halting(child)
 
     def _refuse_while_halting(self, child: Child) -> None:
-        if self._is_halting:
+        if self.is_halting:
             raise ActorDeadError("its supervisor is stopping, or is being restarted itself", actor=child.path)
 
     # Ending
@@ -366,9 +370,7 @@ class Family:
             for_good: Whether they end; otherwise they keep their mailboxes, and may be brought up again.
             why: Why they end, in words.
         """
-        self._is_halting = True
-        for repair in dict.fromkeys(self._repairs.values()):
-            repair.cancel()
+        self.start_no_more()
         self._repairs.clear()
         try:
             await self._halt_all(hurry=hurry, for_good=for_good, why=why)
@@ -393,7 +395,7 @@ class Family:
 
     async def revive(self) -> None:
         """Bring all children up again, in order, with nothing held against them; in as many tries as they may have."""
-        self._is_halting = False
+        self.is_halting = False
         self._window = NO_FAILURES
         settled = [child for child in self.children.values() if not (child.is_starting or child.is_retiring)]
         for child in settled:

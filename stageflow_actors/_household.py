@@ -222,6 +222,11 @@ class Household:
 
     # Closing
 
+    def start_no_more(self) -> None:
+        """From now on start and restart nothing: everything is about to be stopped."""
+        if self._family is not None:
+            self._family.start_no_more()
+
     async def halt(self, *, hurry: bool, fatal: BaseException | None) -> None:
         """Stop all resident actors, the last one first.
 

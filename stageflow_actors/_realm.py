@@ -112,6 +112,8 @@ class Reign(Unit):
         error: BaseException | None = None
         try:
             with self._life:
+                if self.child.home.is_halting:
+                    self.ordered = True  # it was not told, because it had not begun
                 if not self.ordered:
                     await self._reign()
         except BaseException as raised:

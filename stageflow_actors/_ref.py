@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NoReturn, final
 
-from trio.lowlevel import checkpoint, current_task, enable_ki_protection, wait_task_rescheduled
+from trio.lowlevel import checkpoint, current_task, enable_ki_protection, in_trio_run, wait_task_rescheduled
 
 from ._messages import Message
 from ._snapshot import ContextSnapshot, read_snapshot
-from ._spec import NO_CONFIG
+from ._spec import NO_CONFIG, innermost
 from ._stage import StageKind
 from ._validation import require_seconds
 from .errors import ActorDeadError
@@ -46,7 +46,7 @@ class ActorRef:
     @property
     def kind(self) -> StageKind:
         """What it is for, as a stage."""
-        return getattr(self._resident.runner, "kind", None) or StageKind.WORK
+        return getattr(innermost(self._resident.runner), "kind", None) or StageKind.WORK
 
     @enable_ki_protection
     async def ask(
@@ -119,6 +119,10 @@ class ActorRef:
             raise self._resident.refuse(message)
 
     def _make_tell(self, snapshot: ContextSnapshot[Any] | Mapping[str, Any] | None) -> Message:
+        if not in_trio_run():
+            hint = "from a worker thread call trio.from_thread.run_sync(ref.tell_nowait, ...)"
+            problem = f"actor {self.name!r} can be told only in the thread that runs trio; {hint}"
+            raise RuntimeError(problem)
         message = Message(self._resident, read_snapshot(snapshot), self._resident.no_inputs, NO_CONFIG, None)
         message.is_ask = False
         return message

@@ -15,10 +15,11 @@ from ._child import UP, Child, ChildOptions
 from ._freeze import freeze
 from ._mailbox import Mailbox, MailQueue, Offer
 from ._messages import BEGUN, ENDED, HANDED, WAITING, Handler, Message
+from ._policy import is_restartable
 from ._stage import StageInputs, bind_runner
 from ._validation import count
 from ._worker import Worker
-from .errors import ActorDeadError, ActorUnavailableError, ContractError, MailboxFullError
+from .errors import ActorDeadError, ActorUnavailableError, MailboxFullError
 from .events import ActorEmitted, ActorResumed, DeadLetter
 from .statistics import ActorLedger, ActorStatistics
 
@@ -218,7 +219,7 @@ class Resident(Child):
         """Return whether a message that a worker has begun with may be delivered again."""
         if message.deliveries >= self._max_deliveries or self.is_retiring:
             return False
-        if error is not None and (isinstance(error, ContractError) or not isinstance(error, Exception)):
+        if error is not None and not is_restartable(error):
             return False
         return message.task is not None or not message.is_ask
 

@@ -133,7 +133,7 @@ def make_spec(  # noqa: C901 (one check after the other)
     names = _name_dependencies(name, dependencies, pipeline)
     own_kind = kind is None
     if kind is None:
-        kind = getattr(_innermost(runner), "kind", None) or StageKind.WORK
+        kind = getattr(innermost(runner), "kind", None) or StageKind.WORK
     if kind.__class__ is not StageKind:
         mistaken = isinstance(kind, str) and not own_kind
         hint = f"if this one needs a stage {kind!r}, write dependencies={kind!r}" if mistaken else None
@@ -198,7 +198,8 @@ def _check_policies(
         refuse("its items wait for the very limiter that it would hold", pipeline=pipeline, stage=stage, hint=hint)
 
 
-def _innermost(runner: Any) -> Any:
+def innermost(runner: Any) -> Any:
+    """Return what a runner that may be a `partial` is one of."""
     while isinstance(runner, partial):
         runner = runner.func
     return runner

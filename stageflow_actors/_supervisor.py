@@ -302,7 +302,7 @@ class Supervisor:
             if self._fatal is None or split_cancelled(raised) is not None:
                 raise  # else it is Cancelled, and what a stage raised comes before that
         if self._fatal is not None and (remains is None or isinstance(remains, Exception)):
-            self._raise_fatal()
+            self._raise_fatal(remains)
         if left is None:
             await trio.lowlevel.checkpoint_if_cancelled()
             self._raise_unheard()
@@ -318,19 +318,25 @@ class Supervisor:
         except BaseException as rest:  # of a group
             return rest
 
-    def _raise_fatal(self) -> NoReturn:
-        """Raise what it ends with, its context what it was, rather than the Cancelled that the body has raised."""
-        assert self._fatal is not None
-        context = self._fatal.__context__
+    def _raise_fatal(self, remains: BaseException | None) -> NoReturn:
+        """Raise what it ends with, its context what it was, rather than the Cancelled that the body has raised.
+
+        Args:
+            remains: What the body has raised beside that Cancelled.
+        """
+        fatal = self._fatal
+        assert fatal is not None
+        context = fatal.__context__
         try:
-            raise self._fatal
+            raise fatal
         finally:
-            self._fatal.__context__ = context
-            del self
+            fatal.__context__ = remains if context is None and remains is not fatal else context
+            del self, fatal, remains, context
 
     def _stop_all(self, reason: str) -> None:
         """End all runs, and admit no more: here, and in the supervisors below, which are about to be stopped."""
         self._closed = True  # or a task that starts one run after the other would keep it open for ever
+        self._household.start_no_more()
         for engine in list(self._engines):
             engine.cancel(reason)
         for below in self._household.list_below():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from functools import partial
 
 import pytest
@@ -249,6 +250,23 @@ async def test_what_is_no_exception_is_not_lost_while_the_actor_is_told_to_end(k
         raised = caught
     assert raised is error
     assert diary.take() == ["a1 down"]
+
+
+async def test_an_interrupt_that_comes_in_a_handler(autojump_clock):
+    diary = Diary()
+
+    async def run(ctx):
+        signal.raise_signal(signal.SIGINT)
+        await trio.sleep(1)
+
+    answer = None
+    with pytest.raises(KeyboardInterrupt):
+        async with Supervisor() as supervisor:
+            await spawn_all(supervisor, diary, a={})
+            answer = await send(await supervisor.spawn(run, name="s"))
+            await trio.sleep_forever()
+    assert isinstance(answer, ActorUnavailableError)
+    assert diary.take_timed() == [(0.0, "a1 down")]
 
 
 async def test_of_an_exception_and_what_is_none_the_latter_comes_out(autojump_clock):

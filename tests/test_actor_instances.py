@@ -125,6 +125,24 @@ async def test_resume_means_a_restart_where_there_is_nothing_to_go_on_with(autoj
         assert await name_of(refs["a"]) == "a2"
 
 
+@pytest.mark.parametrize("what", ["restart", "stop"])
+async def test_what_it_keeps_may_end_it(what, autojump_clock):
+    """That it is cancelled thereby does not stop it."""
+    diary = Diary()
+
+    async def end_it(number):
+        await trio.sleep(1)
+        if number == 1:
+            await getattr(ref, what)()
+
+    async with Supervisor() as supervisor:
+        ref = await supervisor.spawn(diary.stage("a", kept=end_it), name="a")
+        await trio.sleep(5)
+        expected = [(0.0, "a1 up"), (1.0, "a1 down"), (1.0, "a2 up")]
+        assert diary.take_timed() == (expected if what == "restart" else expected[:-1])
+        assert ref.statistics().workers == (what == "restart")
+
+
 # When it is left
 
 

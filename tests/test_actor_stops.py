@@ -236,6 +236,49 @@ async def test_a_run_ends_before_the_actors_that_it_uses(way, autojump_clock):
     assert scene.diary.take() == ["a1 down"]
 
 
+async def test_what_the_body_raises_meanwhile_is_the_context(autojump_clock):
+    """A supervisor that has given up says so, and keeps what went wrong in its block because of that."""
+
+    async def clean_up_badly():
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise OSError("in cleanup")
+
+    diary = Diary()
+    with pytest.raises(CrashError) as caught:
+        async with Supervisor() as supervisor, trio.open_nursery() as nursery:
+            refs = await spawn_all(supervisor, diary, a={"restart": ESCALATE})
+            nursery.start_soon(clean_up_badly)
+            await send(refs["a"], "crash")
+            await trio.sleep_forever()
+    context = caught.value.__context__
+    assert isinstance(context, ExceptionGroup)
+    assert str(context.exceptions[0]) == "in cleanup"
+
+
+async def test_a_spawn_that_waits_while_the_supervisor_gives_up(autojump_clock):
+    diary = Diary()
+    refused = []
+
+    async def spawn(supervisor):
+        try:
+            await supervisor.spawn(diary.stage("b", start=100.0), name="b")
+        except ActorStartError as error:
+            refused.append(error)
+
+    async with trio.open_nursery() as nursery:
+        with pytest.raises(CrashError):
+            async with Supervisor() as supervisor:
+                refs = await spawn_all(supervisor, diary, a={"restart": ESCALATE})
+                nursery.start_soon(spawn, supervisor)
+                await trio.sleep(1)
+                await send(refs["a"], "crash")
+                await trio.sleep_forever()
+    assert len(refused) == 1
+    assert diary.take_timed() == [(0.0, "b1 starts"), (1.0, "a1 down"), (1.0, "b1 is cut off")]
+
+
 # Budgets
 
 
