@@ -164,6 +164,8 @@ def _check_ending(mail: Mail, ends: list[End | None]) -> Iterator[str]:
         yield from _check_error(mail, last)
     if ends and ending in (Ending.DEAD, Ending.FULL):
         yield "its sender was told that nobody has begun with it"
+    if ending is Ending.FULL and mail.is_ask and mail.at_once is (mail.life.actor.plan.overflow == "drop_oldest"):
+        yield "it is not its turn to be dropped"
     if ending is Ending.UNAVAILABLE and last is not End.CUT and mail.life.actor.plan.form is not Form.THREAD:
         yield "its sender was told that it was stopped while it was handled"
     if ending is Ending.DEAD and not {"stopped", "no_recipient"}.intersection(mail.letters):

@@ -86,6 +86,8 @@ async def ask(mail: Mail, act: Act, takes: float) -> None:
     ref = mail.life.ref
     assert ref is not None
     payload = _make_payload(mail, act, takes)
+    world = mail.life.actor.world
+    step = world.steps
     try:
         if mail.patience is None:
             mail.output = await ref.ask(payload, timeout=mail.timeout)
@@ -95,6 +97,7 @@ async def ask(mail: Mail, act: Act, takes: float) -> None:
         mail.ending = Ending.CANCELLED if mail.output is None else Ending.REPLIED
     except Exception as error:
         _take_down(mail, error)
+        mail.at_once = world.steps == step
     mail.ended_at = trio.current_time()
 
 

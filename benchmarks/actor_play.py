@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _NEVER = datetime(2026, 1, 1, tzinfo=UTC)
-_HUNG = 10_000.0
+_HUNG = 500.0
 """Virtual seconds after which a seed counts as hung."""
 _HUNG_REALLY = 120.0
 _MOST_STEPS = 500_000
@@ -39,7 +39,7 @@ _LOOKS = 4
 def play(plan: ActorsPlan) -> World:
     """Play a plan in a fresh trio loop."""
     world = World(plan)
-    tasks = _Steps()
+    tasks = _Steps(world)
     clock = None if plan.real else _make_clock(world, tasks)
     with scheduled(plan.seed):
         try:
@@ -52,17 +52,19 @@ def play(plan: ActorsPlan) -> World:
 
 
 class _Steps(Tasks):
-    """Counts the tasks that are alive, and the steps of tasks since time has gone on."""
+    """Counts the tasks that are alive, and the steps of tasks, also since time has gone on."""
 
-    def __init__(self) -> None:
+    def __init__(self, world: World) -> None:
         super().__init__()
-        self.count = 0
+        self._world = world
+        self.moment = 0
+        """How many there had been when time last went on."""
         self.scope = trio.CancelScope()
-        """Cancelled where they are too many."""
+        """Cancelled where they are too many at one moment."""
 
     def before_task_step(self, _task: trio.lowlevel.Task) -> None:
-        self.count += 1
-        if self.count == _MOST_STEPS:
+        self._world.steps += 1
+        if self._world.steps == self.moment + _MOST_STEPS:
             self.scope.cancel()
 
 
@@ -75,7 +77,7 @@ def _make_clock(world: World, steps: _Steps) -> trio.testing.MockClock:
         world.looks += 1
         if world.looks % _LOOKS == 0:
             look_round(world, clock.current_time())
-        steps.count = 0
+        steps.moment = world.steps
         jump(seconds)
 
     clock.jump = look_and_jump  # type: ignore[method-assign]
@@ -92,9 +94,7 @@ async def _main(world: World, tasks: _Steps) -> None:
             await _Play(world, nursery).supervise()
     if scope.cancelled_caught:
         waiting = [str(mail) for actor in world.actors.values() for mail in actor.mails.values() if not mail.ending]
-        world.note(
-            f"it hangs, or goes round in circles; of the messages these are under way: {'; '.join(waiting[:4]) or 'none'}"
-        )
+        world.note(f"it hangs, or goes round in circles; under way are: {'; '.join(waiting[:4]) or 'no messages'}")
     if not plan.real:
         await trio.testing.wait_all_tasks_blocked()
     world.tasks_left = tasks.alive - before
@@ -211,6 +211,7 @@ class _Play:
             idempotent=plan.max_deliveries > 1,
         )
         life.place = life.ref._resident.number
+        actor.life = life
 
     async def _keep(self, actor: Actor) -> None:
         """Spawn an actor again whenever it has ended."""
@@ -233,6 +234,7 @@ class _Play:
                     if not depends_on:
                         world.note(f"it cannot be spawned again: {error!r}")
                         return
+                    await trio.sleep(STEP)
                 except RuntimeError as error:
                     if not world.is_closing:
                         world.note(f"it cannot be spawned again: {error!r}")

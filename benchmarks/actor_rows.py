@@ -19,6 +19,7 @@ from actor_asks import (
     wait_for_ever,
 )
 from actor_lives import Idle, Managed, idle, measure_lives, measure_restarts
+from actor_timing import logging_nowhere
 from rows import Taken
 
 from stageflow_actors import Supervisor
@@ -98,7 +99,8 @@ def weigh(fill: Fill, count: int) -> float:
     """Return the bytes by which the memory grows, for each of so many."""
     tracemalloc.start()
     try:
-        return trio.run(_weigh, fill, count) / count
+        with logging_nowhere():
+            return trio.run(_weigh, fill, count) / count
     finally:
         tracemalloc.stop()
 

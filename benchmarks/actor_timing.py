@@ -70,15 +70,13 @@ class Times:
 class Ratios:
     """The medians of the ratios of the rounds.
 
-    What is claimed is the worse of the two: threads that wait cost no processor time, and others at work on the
-    machine cost none either.
+    Processor time is what is held against a bar, as others at work on the machine must not count: a program that is
+    never idle, as ours, waits for them, while threads that sleep and wake, as pykka's, hardly do. On an idle
+    machine it is the other way round, for processor time leaves out what a thread takes to wake up.
     """
 
     wall: float
     processor: float
-
-    def __str__(self) -> str:
-        return f"wall {self.wall:.2f}x, processor {self.processor:.2f}x"
 
 
 def take(rounds: int, candidates: Mapping[str, Candidate], *, warm_up: bool = False) -> Times:

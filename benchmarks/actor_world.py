@@ -81,6 +81,7 @@ class Mail:
     """One message, as its sender and those who handle it know it."""
 
     __slots__ = (
+        "at_once",
         "client",
         "deliveries",
         "ended_at",
@@ -111,6 +112,8 @@ class Mail:
         self.sent_at = 0.0
         self.ended_at = 0.0
         self.ending: Ending | None = None
+        self.at_once = False
+        """Whether that was in the very step in which it was sent."""
         self.output: StageOutput | None = None
         self.error: BaseException | None = None
         self.key = ""
@@ -179,11 +182,8 @@ class Actor:
         self.handled: list[Mail] = []
         """Every delivery, in order."""
         self.floods = itertools.count()
-
-    @property
-    def life(self) -> Life:
+        self.life: Life
         """The latest that came up."""
-        return next(life for life in reversed(self.lives) if life.ref is not None)
 
     def post(self, client: str, seq: int, *, is_ask: bool) -> Mail:
         """Take down a message that is about to be sent."""
@@ -227,6 +227,8 @@ class World:
     tasks_left: int = 0
     threads_left: int = 0
     looks: int = 0
+    steps: int = 0
+    """Of tasks."""
 
     asked: set[tuple[str, float]] = attrs.field(factory=set)
     """Which actors were to be restarted because somebody asked for it, and when, as events tell the time."""

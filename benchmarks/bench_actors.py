@@ -6,8 +6,8 @@
     python benchmarks/bench_actors.py --markdown figures.md  the tables as Markdown
 
 Everything is measured in one process in interleaved rounds. A ratio is the median of the ratios of the
-rounds; a time the median of the times. What is held against a bar is the worse of two ratios, that of the
-wall times and that of the processor times. Every reply is checked.
+rounds; a time the median of the times. What is held against a bar is processor time, for others at work on
+the machine must not count; the ratio of the wall times stands beside it. Every reply is checked.
 """
 
 from __future__ import annotations

@@ -62,6 +62,44 @@ async def test_a_worker_that_fails_at_any_step(options):
         assert desk.outcomes[3] == "reply"
 
 
+@pytest.mark.parametrize("options", [{}, AGAIN])
+@pytest.mark.parametrize("bound", [0, 2])
+@race_test(max_executions=FEW)
+async def test_a_supervisor_that_gives_up_and_comes_back(bound, options):
+    """Behind the same reference, with what was queued and those who wait for room."""
+    supervisor = Supervisor(intensity=OFTEN)
+    async with open_desk(supervisor) as desk:
+        child = await supervisor.spawn_supervisor(Supervisor(intensity=Intensity(0)), name="child", restart=LATER)
+        ref = await spawn(child, desk, mailbox=Mailbox(bound), **options)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(desk.ask, ref, 0, "step crash", "reply")
+            nursery.start_soon(desk.ask, ref, 1)
+            nursery.start_soon(desk.tell, ref, 2)
+        await desk.ask(ref, 3)
+        assert desk.outcomes == {0: "reply" if options else "error", 1: "reply", 2: "told", 3: "reply"}
+        assert sorted(number for _, number, _ in desk.begun) == [*([0] * (1 + bool(options))), 1, 2, 3]
+
+
+@race_test(max_executions=2 * FEW)
+async def test_a_supervisor_that_gives_up_for_good():
+    """Whoever asked hears of it, in hand, queued or late."""
+    supervisor = Supervisor(intensity=OFTEN)
+    async with open_desk(supervisor) as desk:
+        inner = Supervisor(intensity=Intensity(0))
+        child = await supervisor.spawn_supervisor(inner, name="child", policy="temporary")
+        ref = await spawn(child, desk, mailbox=Mailbox(1), shutdown=2)
+        other = await spawn(child, desk, "other", shutdown=2)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(desk.ask, ref, 0, "step crash")
+            nursery.start_soon(partial(desk.ask, other, 1, "sleep3"))
+            nursery.start_soon(desk.ask, ref, 2)
+            nursery.start_soon(desk.ask, other, 3)
+        assert desk.outcomes[0] in {"error", "dead"}
+        assert desk.outcomes[1] in {"reply", "unavailable", "dead"}
+        assert desk.outcomes[2] in {"reply", "dead"}
+        assert desk.outcomes[3] in {"reply", "dead", "unavailable"}
+
+
 async def crash_and_time_out():
     """Ask against a crash, a timeout, a cancellation and a stop."""
     supervisor = Supervisor(intensity=OFTEN)

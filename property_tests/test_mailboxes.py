@@ -203,7 +203,7 @@ def check_order(bench, options):
         assert firsts == sorted(firsts)
 
 
-@settings(max_examples=3 * settings.default.max_examples)
+@settings(max_examples=2 * settings.default.max_examples)
 @given(options=options, steps=steps)
 def test_an_actor_does_what_lists_would(options, steps):
     trio.run(drive, options, steps, clock=trio.testing.MockClock())

@@ -353,7 +353,10 @@ class Family:
         child.reason = reason
         child.bury()
         self._past += child.balance()
-        self.needed -= Counter(child.depends_on)
+        for name in child.depends_on:
+            self.needed[name] -= 1
+            if not self.needed[name]:
+                del self.needed[name]
         if self.children.get(child.name) is child:
             del self.children[child.name]
         child.ended.set()

@@ -412,7 +412,7 @@ class Supervisor:
             mailbox: How many messages are queued, and what becomes of one more.
             depends_on: Actors of this supervisor that it needs: with scope "dependents" it is restarted with them.
             shutdown: Seconds that it may take to stop: to end the message in hand and leave its instance. Then both are
-                cancelled.
+                cancelled; a thread may take as long again to notice, and is abandoned after that.
             pool: How many workers handle its messages, each with an instance of its own.
             max_deliveries: How often a message may be delivered, where the actor dies over it.
             idempotent: Whether handling a message twice does no harm; `max_deliveries` needs it.

@@ -232,7 +232,8 @@ class Worker(Unit):
 
     async def _call_in_thread(self, function: Callable[..., Any], ctx: StageContext) -> Any:
         call = ThreadedCall(function, self.child.home.threads, _nothing, _keep_nothing)
-        return await call.run(ctx, self._shutdown)
+        # Cancelled when the actor's budget is spent, a thread is given as long again to notice.
+        return await call.run(ctx, Shutdown(self.resident.shutdown))
 
     def _fail(self, message: Message, error: BaseException) -> bool:
         """Take what the stage raised; return whether it goes on as it is."""

@@ -136,7 +136,31 @@ async def test_it_ends_itself_from_a_thread(supervisor):
     assert await ref.wait_stopped() is None
 
 
-async def test_a_thread_that_listens_ends_when_it_is_told_to(supervisor):
+async def test_a_thread_that_listens_ends_when_it_is_cancelled():
+    began, told = trio.Event(), []
+
+    def work(_ctx):
+        trio.from_thread.run_sync(began.set)
+        while True:
+            trio.from_thread.check_cancelled()
+
+    async def ask(ref):
+        with pytest.raises(ActorUnavailableError) as caught:
+            await ref.ask()
+        told.append(caught.value.actor)
+
+    async with trio.open_nursery() as nursery:
+        with trio.CancelScope() as scope:
+            async with Supervisor() as supervisor:
+                nursery.start_soon(ask, await supervisor.spawn(work, name="a"))
+                await began.wait()
+                scope.cancel()
+                await trio.sleep_forever()
+    assert told == ["a"]
+    assert supervisor.ledger == ActorLedger(accepted=1, cancelled=1)
+
+
+async def test_a_thread_that_listens_ends_when_the_budget_of_a_stop_is_spent(supervisor):
     began = trio.Event()
 
     def work(_ctx):
