@@ -289,9 +289,9 @@ def _check_ledgers(world: World) -> Iterator[str]:
             total += life.ref.statistics().ledger
     if total != world.ledgers[-1]:
         yield f"the supervisor's ledger is {world.ledgers[-1]}, and the sum of its actors' is {total}"
-    letters = Counter(letter.reason for letter in world.letters)
+    letters: Counter[str] = Counter(letter.reason for letter in world.letters)
     for name in (*FINAL_LETTERS, "late_reply", "no_recipient"):
-        if getattr(total, name) != letters[name]:  # type: ignore[call-overload]
+        if getattr(total, name) != letters[name]:
             yield f"{getattr(total, name)} messages are {name}, and {letters[name]} dead letters"
     for phase, ledger in zip(PHASES, world.ledgers[:-1], strict=False):
         handled = sum(mail.phase <= PHASES.index(phase) for actor in world.actors.values() for mail in actor.handled)

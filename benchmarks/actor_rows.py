@@ -50,24 +50,17 @@ async def open_supervisors(supervisor: Supervisor, _nursery: trio.Nursery, count
 async def open_channels(_supervisor: Supervisor, nursery: trio.Nursery, count: int) -> None:
     """Do what one does by hand: a task that waits behind a channel."""
 
-    async def be_actor(receive: trio.MemoryReceiveChannel[Any]) -> None:
+    async def be_actor(_send: trio.MemorySendChannel[Any], receive: trio.MemoryReceiveChannel[Any]) -> None:
         async for _ in receive:
             pass
 
     for _ in range(count):
-        send, receive = trio.open_memory_channel[Any](64)
-        nursery.start_soon(be_actor, receive)
-        nursery.start_soon(keep, send)
-
-
-async def keep(_kept: object) -> None:
-    """Keep something, in a task that costs as much as that of an asker."""
-    await trio.sleep_forever()
+        nursery.start_soon(be_actor, *trio.open_memory_channel[Any](64))
 
 
 async def open_tasks(_supervisor: Supervisor, nursery: trio.Nursery, count: int) -> None:
     for _ in range(count):
-        nursery.start_soon(keep, None)
+        nursery.start_soon(trio.sleep_forever)
 
 
 async def queue_tells(supervisor: Supervisor, _nursery: trio.Nursery, count: int) -> None:
@@ -113,7 +106,7 @@ def measure_memory(_settings: Settings, small: int, large: int) -> Taken:
         "idle actor, an async context manager": partial(spawn_many, runner=Managed),
         "worker of a pool": spawn_pool,
         "child supervisor with one idle actor": open_supervisors,
-        "by hand: a task behind a channel, and one that has its other end": open_channels,
+        "by hand, a task behind a channel": open_channels,
         "a task alone": open_tasks,
         "queued message": queue_tells,
         "ask that waits without a timeout, with its task": partial(leave_asks_pending, timeout=None),
@@ -135,5 +128,5 @@ ROWS: dict[str, partial[Taken]] = {
     "stages": partial(measure_stages, size=200, repeat=10),
     "pool": partial(measure_pool, pool=4, clients=100, each=5),
     "pending-10000": partial(measure_pending, pending=10_000, count=3000),
-    "memory": partial(measure_memory, small=1000, large=10_000),
+    "memory": partial(measure_memory, small=500, large=2000),
 }

@@ -197,8 +197,11 @@ def _finish(
         raise _make_harm(mail.life, "execute", mail.client, mail.seq, ctx.attempt)
     if act is Act.LEAVE:
         ctx.stop()
-    make = {Act.FAIL: StageOutput.fail, Act.RETRY: StageOutput.retry, Act.CANCEL: StageOutput.cancel}.get(act)
-    return make("as asked", reply) if make is not None else reply
+    if act is Act.FAIL:
+        return StageOutput.fail("as asked", reply)
+    if act is Act.RETRY:
+        return StageOutput.retry("as asked", reply)
+    return StageOutput.cancel("as asked", reply) if act is Act.CANCEL else reply
 
 
 def _handle_in_thread(life: Life, ctx: StageContext) -> StageOutput | dict[str, Any] | None:

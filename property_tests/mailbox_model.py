@@ -71,7 +71,7 @@ def _make_options(max_queued, overflow, pool, policy, max_deliveries, delay):
 options = st.builds(
     _make_options,
     st.sampled_from([1, 2, 0, 3, None]),
-    st.sampled_from(["wait", "wait", "reject", "drop_oldest", "drop_newest"]),
+    st.sampled_from(["wait", "wait", "wait", "reject", "drop_oldest", "drop_newest"]),
     st.sampled_from([1, 1, 2]),
     st.sampled_from(["transient", "transient", "permanent", "temporary"]),
     st.sampled_from([1, 1, 2, 3]),

@@ -7,11 +7,11 @@ from functools import partial
 import pytest
 import trio
 
-from stageflow_actors import Backoff, Intensity, Mailbox, Restart, Supervisor
+from stageflow_actors import Backoff, Intensity, Mailbox, Pipeline, Restart, StageState, Supervisor
 from stageflow_actors.testing import Cancel, ClockJump, Crash, Delay, explore, race_test
 
-from .actor_world import Desk, open_desk, spawn
-from .explored import FEW
+from .actor_world import Desk, later, open_desk, spawn
+from .explored import FEW, check_result
 
 OFTEN = Intensity(100)
 LATER = Restart(max_restarts=9, backoff=Backoff(initial=1.0, jitter=0.0))
@@ -29,7 +29,7 @@ async def use(desk, ref, nursery):
 
 @pytest.mark.parametrize("options", [{}, AGAIN, {"pool": 2}])
 @pytest.mark.parametrize("bound", [0, 1])
-@race_test(max_executions=2 * FEW, faults=[Cancel()])
+@race_test(max_executions=FEW, faults=[Cancel()])
 async def test_a_program_that_is_cancelled_at_any_step(bound, options):
     """Every sender is told or cancelled, and the books balance."""
     supervisor = Supervisor(intensity=OFTEN)
@@ -98,6 +98,35 @@ async def test_a_supervisor_that_gives_up_for_good():
         assert desk.outcomes[1] in {"reply", "unavailable", "dead"}
         assert desk.outcomes[2] in {"reply", "dead"}
         assert desk.outcomes[3] in {"reply", "dead", "unavailable"}
+
+
+@pytest.mark.parametrize("script", ["step", "step crash", "sleep3"])
+@pytest.mark.parametrize("stage", [{}, {"timeout": 2}])
+@race_test(max_executions=FEW)
+async def test_a_run_that_is_cancelled_while_its_stage_waits_for_an_actor(script, stage):
+    """Whatever the actor does meanwhile, run and actor agree on what became of the message."""
+    supervisor = Supervisor(intensity=OFTEN)
+    async with open_desk(supervisor) as desk:
+        ref = await spawn(supervisor, desk, shutdown=2)
+        pipeline = Pipeline("p").with_stage("x", ref, **stage).with_stage("y", nothing, dependencies="x")
+        run = supervisor.start(pipeline, desk.note_stage(ref, 0, script), continue_on_failure=True)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(later, 2, run.cancel)
+            nursery.start_soon(later, 3, ref.stop)
+            result = await run.result()
+        check_result(result)
+        ledger, state = ref.statistics().ledger, result.states["x"]
+        assert ledger.balanced
+        assert ledger.accepted + ledger.no_recipient <= 1
+        if state is StageState.OK:
+            assert (ledger.replied, ledger.late_reply) == (1, 0)
+        elif state is StageState.CANCELLED:
+            assert ledger.replied == ledger.late_reply
+        assert desk.count_begun(0) <= 1
+
+
+async def nothing(_ctx):
+    return None
 
 
 async def crash_and_time_out():

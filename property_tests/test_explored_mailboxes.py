@@ -58,7 +58,7 @@ def check_overflow(desk, ref, overflow):
 
 @every_bound
 @every_policy
-@race_test(max_executions=FEW)
+@race_test(max_executions=FEW // 2)
 async def test_two_senders(overflow, bound):
     """Each policy does what it says, to whichever message comes at the wrong time."""
     supervisor = Supervisor()
@@ -77,7 +77,7 @@ async def test_two_senders(overflow, bound):
 
 
 @every_policy
-@race_test(max_executions=FEW)
+@race_test(max_executions=FEW // 2)
 async def test_a_slow_actor_and_impatient_senders(overflow):
     """`tell_nowait` never waits and never loses what it did not say it had lost."""
     supervisor = Supervisor()

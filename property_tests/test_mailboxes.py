@@ -24,7 +24,12 @@ OUTCOMES = {
     **dict.fromkeys(ERRORS.values(), "error"),
 }
 ENDS = ["reply"] * 4 + ["fail", "crash", "crash", "shrug", "stop", "die"]
-ACTIONS = ["ask"] * 4 + ["tell"] * 3 + ["burst"] * 2 + ["finish"] * 9 + ["cancel", "tick", "tick", "restart", "flash"]
+ACTIONS = [
+    *["ask"] * 5,
+    *["tell"] * 4,
+    *["finish"] * 6,
+    *["burst", "burst", "cancel", "cancel", "cancel", "tick", "tick", "flash", "restart"],
+]
 steps = st.lists(st.tuples(st.sampled_from(ACTIONS), st.integers(0, 11)), min_size=10, max_size=70)
 
 

@@ -8,7 +8,6 @@ import trio.testing
 
 from stageflow_actors import (
     AskTimeoutError,
-    Backoff,
     Directive,
     Intensity,
     Mailbox,
@@ -31,7 +30,6 @@ from stageflow_actors.errors import (
 from stageflow_actors.statistics import ActorLedger
 
 OFTEN = Intensity(100)
-LATER = Restart(max_restarts=9, backoff=Backoff(initial=10, jitter=0))
 
 
 class CrashError(Exception):
@@ -318,59 +316,3 @@ async def test_an_exception_that_is_none_ends_the_supervisor_and_its_asker_hears
                 await trio.sleep_forever()
     assert told == ["actor 'a': it ended with SystemExit: 3"]
     assert supervisor.ledger == ActorLedger(accepted=1, failed=1)
-
-
-# Delivered again
-
-
-@pytest.mark.parametrize(("crashes", "deliveries"), [(0, 1), (1, 2), (2, 3), (3, 3), (9, 3)])
-async def test_a_message_is_delivered_as_often_as_it_may_be(supervisor, crashes, deliveries, autojump_clock):
-    seen = []
-    letters = supervisor.dead_letters()
-
-    async def work(ctx):
-        seen.append(ctx.attempt)
-        if ctx.attempt <= crashes:
-            raise CrashError(ctx.attempt)
-        return {"attempt": ctx.attempt}
-
-    ref = await supervisor.spawn(work, name="a", max_deliveries=3, idempotent=True)
-    if crashes < 3:
-        assert (await ref.ask()).data == {"attempt": deliveries}
-        assert supervisor.ledger == ActorLedger(accepted=1, replied=1)
-    else:
-        with pytest.raises(CrashError, match="3"):
-            await ref.ask()
-        assert supervisor.ledger == ActorLedger(accepted=1, poison=1)
-        assert (await anext(letters)).reason == "poison"
-    assert seen == [1, 2, 3][:deliveries]
-
-
-async def test_without_leave_a_message_is_never_delivered_twice(supervisor):
-    seen = []
-
-    async def work(ctx):
-        seen.append(ctx.attempt)
-        raise CrashError
-
-    ref = await supervisor.spawn(work, name="a")
-    with pytest.raises(CrashError):
-        await ref.ask()
-    assert seen == [1]
-    assert supervisor.ledger == ActorLedger(accepted=1, failed=1)
-
-
-async def test_an_asker_that_gives_up_meanwhile_withdraws_its_message(supervisor, autojump_clock):
-    seen = []
-
-    async def work(ctx):
-        seen.append(ctx.attempt)
-        raise CrashError
-
-    ref = await supervisor.spawn(work, name="a", restart=LATER, max_deliveries=3, idempotent=True)
-    with pytest.raises(AskTimeoutError, match="it has begun with the message"):
-        await ref.ask()
-    assert ref.statistics().queued == 0
-    await trio.sleep(99)
-    assert seen == [1]
-    assert supervisor.ledger == ActorLedger(accepted=1, cancelled=1)

@@ -137,6 +137,7 @@ async def test_what_a_message_and_a_reply_hold_is_let_go_of(supervisor):
     seen = weakref.ref(big)
     output = await ref.ask(ContextSnapshot(extensions=big))
     del big, output
+    await trio.testing.wait_all_tasks_blocked()
     gc.collect()
     assert seen() is None
 
