@@ -350,7 +350,7 @@ class Family:
         if child.ended.is_set():
             return
         child.is_retiring = True
-        child.reason = reason
+        child.reason = reason = child.reason or reason  # what came first
         child.bury()
         self._past += child.balance()
         for name in child.depends_on:

@@ -9,7 +9,7 @@ import trio
 import trio.testing
 from actor_cases import POLICIES, SCOPES, CrashError, Diary, at_once, later, name_of, send, spawn_all
 
-from stageflow_actors import PipelineValidationError, Supervisor
+from stageflow_actors import PipelineValidationError, Supervisor, events
 from stageflow_actors.errors import ActorDeadError, ActorStartError, UnknownActorError
 
 # First starts
@@ -181,6 +181,27 @@ async def test_a_start_that_does_not_listen_is_waited_for(autojump_clock):
         await ref.stop()
         assert trio.current_time() - before == 2.0
     assert noted == ["starts", "down", "starts", "down"]
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+async def test_the_reason_of_an_end_is_its_own(policy, autojump_clock):
+    """Also of one that a scope was taking down when it was stopped: eight, for who wakes first is chance."""
+    diary = Diary()
+    names = "bcdefghi"
+    async with Supervisor(scope="one_for_all") as supervisor, trio.open_nursery() as nursery:
+        refs = await spawn_all(supervisor, diary, a={}, **{name: {"policy": policy, "stop": 2.0} for name in names})
+        async with supervisor.events() as stream:
+            await send(refs["a"], "crash")
+            await trio.sleep(1)
+            for name in names:
+                nursery.start_soon(refs[name].stop)
+            ended = []
+            while len(ended) < len(names):
+                event = await anext(stream)
+                if isinstance(event, events.ActorEnded):
+                    ended.append(event.reason)
+        expected = "it is temporary, and was stopped with another" if policy == "temporary" else "it was stopped"
+        assert set(ended) == {expected}
 
 
 async def test_those_who_stop_it_may_give_up_waiting(autojump_clock):
