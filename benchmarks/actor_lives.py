@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 from functools import partial
 from statistics import median
 from typing import TYPE_CHECKING, Any, Final
@@ -72,11 +73,19 @@ class Lives:
     """Whether they live in a child supervisor."""
     stop: str = "leave"
     """How they are stopped: the supervisor is left (`leave`), one after the other (`each`), all at once (`all`)."""
+    collect: bool = True
+    """Whether Python's collector of cycles goes on meanwhile, which looks at all that lives now and then."""
 
     def measure(self, size: int) -> tuple[Stopwatch, Stopwatch]:
         """Return what starting and stopping them took."""
         starting, stopping = Stopwatch(), Stopwatch()
-        require("actors that were stopped", trio.run(self._live, size, starting, stopping), size)
+        if not self.collect:
+            gc.disable()
+        try:
+            ended = trio.run(self._live, size, starting, stopping)
+        finally:
+            gc.enable()
+        require("actors that were stopped", ended, size)
         return starting, stopping
 
     async def _live(self, size: int, starting: Stopwatch, stopping: Stopwatch) -> int:
@@ -97,6 +106,33 @@ class Lives:
                 else:
                     await _stop_at_once(refs)
         return sum(map(has_ended, refs))
+
+
+@attrs.frozen
+class ByHand:
+    """So many tasks that wait behind channels, and are cancelled."""
+
+    def measure(self, size: int) -> tuple[Stopwatch, Stopwatch]:
+        """Return what starting and stopping them took."""
+        starting, stopping = Stopwatch(), Stopwatch()
+        trio.run(self._live, size, starting, stopping)
+        return starting, stopping
+
+    async def _live(self, size: int, starting: Stopwatch, stopping: Stopwatch) -> None:
+        async with contextlib.AsyncExitStack() as leaving:
+            nursery = await leaving.enter_async_context(trio.open_nursery())
+            with starting:
+                for _ in range(size):
+                    nursery.start_soon(wait_behind, *trio.open_memory_channel[None](64))
+                    await trio.lowlevel.checkpoint()
+            with stopping:
+                nursery.cancel_scope.cancel()
+                await leaving.aclose()
+
+
+async def wait_behind(_send: trio.MemorySendChannel[None], receive: trio.MemoryReceiveChannel[None]) -> None:
+    async for _ in receive:
+        pass
 
 
 async def _stop_at_once(refs: Sequence[ActorRef]) -> None:
@@ -128,26 +164,39 @@ SPAWNING: Final = {
     "spawning, all in a child supervisor": "leaving it, all in a child supervisor",
 }
 """What is started in which of the ways."""
+ASIDE: Final = {
+    "leaving it, without the collector": Lives(collect=False),
+    "stop() of all at once, without the collector": Lives(stop="all", collect=False),
+    "by hand, tasks behind channels": ByHand(),
+}
+"""What has no bar, and says where the others' time goes."""
 
 
 def measure_lives(settings: Settings, small: int, large: int) -> Taken:
-    """Starting and stopping many actors, and ten times as many: the totals are to stay in proportion."""
+    """Starting and stopping many actors, and ten times as many: the totals are to stay in proportion.
+
+    What grows is the work of Python's collector of cycles, as the rows without it and those by hand show.
+    """
     starting, stopping = Times(), Times()
     for _ in range(settings.limit(9)):
-        for name, way in WAYS.items():
+        for name, way in (WAYS | ASIDE).items():
             for size in (small, large):
                 start, stop = way.measure(size)
                 starting.note(f"{name}, {size}", start)
                 stopping.note(f"{name}, {size}", stop)
-    rows = [(what, starting, name) for what, name in SPAWNING.items()] + [(name, stopping, name) for name in WAYS]
+    rows = [(what, starting, name) for what, name in SPAWNING.items()]
+    rows += [("spawning, without the collector", starting, "leaving it, without the collector")]
+    rows += [("starting by hand, tasks behind channels", starting, "by hand, tasks behind channels")]
+    rows += [(name, stopping, name) for name in WAYS | ASIDE]
     lines: list[tuple[str, ...]] = []
     figures = []
     for what, times, name in rows:
         grown = times.compare(f"{name}, {large}", f"{name}, {small}")
         each = [times.each(f"{name}, {size}", size)[1] for size in (small, large)]
         lines.append((what, *each, f"{grown.processor:.1f}x", f"{grown.wall:.1f}x"))
-        reached = f"{what}: {large:,} against {small:,}"
-        figures.append(Figure(reached, IN_ALL, grown.processor, "x in all", note=f"wall time {grown.wall:.1f}x"))
+        if name in WAYS:
+            reached = f"{what}: {large:,} against {small:,}"
+            figures.append(Figure(reached, IN_ALL, grown.processor, "x in all", note=f"wall time {grown.wall:.1f}x"))
     head = ("processor time, us/actor", f"{small:,} actors", f"{large:,} actors", "in all", "wall time")
     return Taken(head, lines, figures, {"starting": starting.to_raw(), "stopping": stopping.to_raw()})
 

@@ -24,8 +24,8 @@ MUTATIONS = [
     Mutation(
         "a returned message waits its turn",
         "_mailbox.py",
-        "self._returned.move_to_end(message, last=False)",
-        "self._queued[self._returned.popitem()[0]] = None",
+        "        self._returned[message] = None\n",
+        "        self._queued[message] = None\n",
     ),
     Mutation(
         "nobody is admitted for one who gave up",
@@ -36,8 +36,8 @@ MUTATIONS = [
     Mutation(
         "waiting senders overtake",
         "_mailbox.py",
-        "message = self._senders.popitem(last=False)[0]\n        self._queued",
-        "message = self._senders.popitem(last=True)[0]\n        self._queued",
+        "message = self.senders.popitem(last=False)[0]\n        self._queued",
+        "message = self.senders.popitem(last=True)[0]\n        self._queued",
     ),
     # Messages
     Mutation(
@@ -49,7 +49,7 @@ MUTATIONS = [
     Mutation(
         "who gave up is served all the same",
         "_resident.py",
-        "            self._cancelled += 1\n            return False",
+        "            self._cancelled += 1\n            return None",
         "            self._cancelled += 1",
     ),
     Mutation(

@@ -176,6 +176,7 @@ class Child(ABC):
         "is_starting",
         "name",
         "number",
+        "path",
         "policy",
         "reason",
         "restart",
@@ -191,6 +192,8 @@ class Child(ABC):
     def __init__(self, home: Home, options: ChildOptions, number: int) -> None:
         self.home = home
         self.name = options.name
+        self.path = home.prefix + options.name
+        """Its name, with those of the supervisors above."""
         self.policy: Policy = options.policy
         self.restart = options.restart
         self.depends_on = options.depends_on
@@ -225,11 +228,6 @@ class Child(ABC):
         if self._changed is None:
             self._changed = trio.Event()
         await self._changed.wait()
-
-    @property
-    def path(self) -> str:
-        """Its name, with those of the supervisors above."""
-        return self.home.prefix + self.name
 
     @abstractmethod
     def bury(self) -> None:

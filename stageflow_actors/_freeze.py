@@ -118,17 +118,17 @@ def freeze_mapping(value: Any, where: str) -> FrozenDict[str, Any]:
     """Return the mapping `value` frozen; refuse anything that is no mapping."""
     cls = value.__class__
     if cls is FrozenDict:
-        return cast("FrozenDict[str, Any]", value)
+        return value  # type: ignore[no-any-return]
     if cls is dict:
         # Copied first, and looked at then: the producer may have left a thread that writes into it.
-        frozen = _new_dict(FrozenDict)
+        frozen: Any = _new_dict(FrozenDict)
         _fill_dict(frozen, value)
         for item in frozen.values():
             if item.__class__ not in _ATOMS:
                 value = dict(frozen)
                 break
         else:
-            return cast("FrozenDict[str, Any]", frozen)
+            return frozen  # type: ignore[no-any-return]
     elif not isinstance(value, Mapping):
         message = f"{where} must be a mapping, not {value!r}"
         raise TypeError(message)

@@ -66,16 +66,16 @@ class MailQueue(Generic[_T]):
     Each is in it once at most: a message is told apart by identity.
     """
 
-    __slots__ = ("_bound", "_overflow", "_queued", "_returned", "_senders")
+    __slots__ = ("_bound", "_overflow", "_queued", "_returned", "senders")
 
     def __init__(self, options: Mailbox) -> None:
         self._bound = options.max_queued
         self._overflow = options.overflow
         # Ordered dicts, because a message is withdrawn from the middle when its asker gives up.
         self._queued: OrderedDict[_T, None] = OrderedDict()
-        self._senders: OrderedDict[_T, None] = OrderedDict()
-        self._returned: OrderedDict[_T, None] = OrderedDict()
-        """What a worker had and is to be delivered again: first of all, beside the bound, and never dropped."""
+        self.senders: OrderedDict[_T, None] = OrderedDict()
+        self._returned: dict[_T, None] = {}
+        """What a worker had and is to be delivered again, the last one first; beside the bound, and never dropped."""
 
     def offer(self, message: _T) -> tuple[Offer, _T | None]:
         """Take in a message that no worker is free for; return what became of it, and which one it drove out.
@@ -86,7 +86,7 @@ class MailQueue(Generic[_T]):
             self._queued[message] = None
             return Offer.QUEUED, None
         if self._overflow == "wait":
-            self._senders[message] = None
+            self.senders[message] = None
             return Offer.BLOCKED, None
         if self._overflow == "reject":
             return Offer.REFUSED, None
@@ -99,7 +99,7 @@ class MailQueue(Generic[_T]):
     def take(self) -> _T | None:
         """Take the first message out, for a worker that is free."""
         if self._returned:
-            return self._returned.popitem(last=False)[0]
+            return self._returned.popitem()[0]
         if self._queued:
             return self._queued.popitem(last=False)[0]
         return None
@@ -109,22 +109,21 @@ class MailQueue(Generic[_T]):
 
         To be called until it returns None, whenever a message has left the queue.
         """
-        if not self._senders or (self._bound is not None and len(self._queued) >= self._bound):
+        if not self.senders or (self._bound is not None and len(self._queued) >= self._bound):
             return None
-        message = self._senders.popitem(last=False)[0]
+        message = self.senders.popitem(last=False)[0]
         self._queued[message] = None
         return message
 
     def take_blocked(self) -> _T | None:
         """Take the message of the first waiting sender, past an empty queue that has room for none."""
-        if self._returned or self._queued or not self._senders:
+        if self._returned or self._queued or not self.senders:
             return None
-        return self._senders.popitem(last=False)[0]
+        return self.senders.popitem(last=False)[0]
 
     def put_back(self, message: _T) -> None:
         """Put a message that a worker has had back, in front of the others."""
         self._returned[message] = None
-        self._returned.move_to_end(message, last=False)
 
     def withdraw(self, message: _T) -> bool:
         """Take a message out wherever it waits, and return whether it was in the queue itself."""
@@ -132,21 +131,21 @@ class MailQueue(Generic[_T]):
             if message in each:
                 del each[message]
                 return True
-        self._senders.pop(message, None)
+        self.senders.pop(message, None)
         return False
 
     def drain(self) -> tuple[tuple[_T, ...], tuple[_T, ...]]:
         """Empty it; return what was queued, and the messages of those who waited, in order."""
-        queued, senders = tuple(self), tuple(self._senders)
+        queued, senders = tuple(self), tuple(self.senders)
         self._returned.clear()
         self._queued.clear()
-        self._senders.clear()
+        self.senders.clear()
         return queued, senders
 
     @property
     def blocked(self) -> int:
         """How many senders wait."""
-        return len(self._senders)
+        return len(self.senders)
 
     def __len__(self) -> int:
         """Return how many messages are queued."""
@@ -154,4 +153,4 @@ class MailQueue(Generic[_T]):
 
     def __iter__(self) -> Iterator[_T]:
         """Iterate over the queued messages, the first one first."""
-        return chain(self._returned, self._queued)
+        return chain(reversed(self._returned), self._queued)

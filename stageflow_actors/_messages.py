@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Protocol, final
+from typing import TYPE_CHECKING, Any, Final, Protocol, final
 
 import outcome
 from trio.lowlevel import Abort, Task, reschedule
 
-from ._stage import StageContext
 from .errors import AskTimeoutError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 
     from ._child import Home
     from ._deadlines import Entry
@@ -33,6 +32,51 @@ class Whereabouts(Enum):
 
 
 WAITING, HANDED, BEGUN, ENDED = Whereabouts
+
+
+@final
+class Again(outcome.Outcome[None]):
+    """A `Value(None)` that may be unwrapped as often as one likes: to wake a task up costs no object."""
+
+    __slots__ = ()
+
+    def unwrap(self) -> None:
+        """Return nothing."""
+
+    def send(self, gen: Generator[Any, None, object]) -> Any:
+        """Send nothing into a generator."""
+        return gen.send(None)
+
+    async def asend(self, agen: AsyncGenerator[Any, None]) -> Any:
+        """Send nothing into an async generator."""
+        return await agen.asend(None)
+
+
+GO_ON: Final = Again()
+
+
+@final
+class Reply(outcome.Outcome["StageOutput"]):
+    """A `Value` that is made in a third of the time and, unwrapped, keeps nothing: trio's loop holds it for a while."""
+
+    __slots__ = ("_output",)
+
+    def __init__(self, output: StageOutput) -> None:
+        self._output = output
+
+    def unwrap(self) -> StageOutput:
+        """Return the output, once."""
+        output = self._output
+        del self._output
+        return output
+
+    def send(self, gen: Generator[Any, StageOutput, object]) -> Any:
+        """Send it into a generator."""
+        return gen.send(self.unwrap())
+
+    async def asend(self, agen: AsyncGenerator[Any, StageOutput]) -> Any:
+        """Send it into an async generator."""
+        return await agen.asend(self.unwrap())
 
 
 class Handler(Protocol):
@@ -136,19 +180,8 @@ class Message:
         if self.where is BEGUN and self.worker is not None:
             self.worker.leaves = True
 
-    def make_context(self) -> StageContext:
-        """Return what the stage sees of it."""
-        return StageContext(
-            self.stage or self._recipient.path,
-            self.snapshot,
-            self.inputs,
-            self.config,
-            self.deliveries,
-            self._emit,
-            self,
-        )
-
-    def _emit(self, _stage: str, _attempt: int, event: object) -> None:
+    def emit_from(self, _stage: str, _attempt: int, event: object) -> None:
+        """Tell what the stage emits: the run that has sent it, or those who listen to the actor."""
         if self.emit is not None:
             self.emit(event)
         elif self.worker is not None:
@@ -168,7 +201,7 @@ class Message:
         if self._deadline is not None:
             self._recipient.home.deadlines.drop(self._deadline)
             self._deadline = None
-        reschedule(task, outcome.Value(None) if result is None else result)
+        reschedule(task, GO_ON if result is None else result)
         return True
 
     def fail(self, error: BaseException) -> None:

@@ -45,7 +45,7 @@ def _merge(data: Mapping[str, Any] | None, fields: dict[str, Any]) -> Mapping[st
     return {**freeze_mapping(data, "data"), **fields} if fields else data
 
 
-@attrs.define(eq=False, weakref_slot=False)
+@attrs.define(eq=False, weakref_slot=False, init=False)
 class _Draft:
     """The slots of a `StageOutput`, while it is made."""
 
@@ -133,7 +133,12 @@ def make_ok(data: Mapping[str, Any]) -> StageOutput:
     Every stage pays for this. A frozen class sets its slots through `object.__setattr__`, which takes
     three times as long as setting those of a draft that then becomes frozen by becoming the class.
     """
-    made: Any = _Draft(_OK, freeze_mapping(data, "data"), None, "", None, 0.0)
+    made: Any = _Draft()
+    made.status = _OK
+    made.data = freeze_mapping(data, "data")
+    made.error = made.label = None
+    made.reason = ""
+    made.after = 0.0
     made.__class__ = StageOutput
     return made  # type: ignore[no-any-return]
 

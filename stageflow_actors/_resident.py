@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections import deque
 from typing import TYPE_CHECKING, Any, Final, final
 
 import attrs
-import outcome
 from trio.lowlevel import reschedule
 
 from ._bag import OutputBag, describe_error
 from ._child import UP, Child, ChildOptions
 from ._freeze import freeze
 from ._mailbox import Mailbox, MailQueue, Offer
-from ._messages import BEGUN, ENDED, HANDED, WAITING, Handler, Message
+from ._messages import BEGUN, ENDED, GO_ON, HANDED, WAITING, Handler, Message, Reply
 from ._policy import is_restartable
-from ._stage import StageInputs, bind_runner
+from ._stage import StageContext, StageInputs, bind_runner
 from ._validation import count
 from ._worker import Worker
 from .errors import ActorDeadError, ActorUnavailableError, MailboxFullError
@@ -82,8 +80,8 @@ class Resident(Child):
         self._options = options.mailbox
         self._max_deliveries = options.max_deliveries
         self._queue: MailQueue[Message] = MailQueue(options.mailbox)
-        self.idle: deque[Worker] = deque()
-        """The workers that wait for a message."""
+        self.idle: list[Worker] = []
+        """The workers that wait for a message, in the order in which they began to. An empty deque takes 600 bytes."""
         self.no_inputs = StageInputs(_NO_OUTPUTS, self.path, (), ())
         """What an `ask` or `tell` has for inputs."""
         self.units: tuple[Worker, ...] = tuple(Worker(self, index) for index in range(options.pool))
@@ -137,11 +135,11 @@ class Resident(Child):
 
     def _hand(self, message: Message) -> None:
         """Give a message to a worker that waits for one."""
-        worker = self.idle.popleft()
+        worker = self.idle.pop(0)
         message.where = HANDED
         worker.message = message
         assert worker.task is not None
-        reschedule(worker.task)
+        reschedule(worker.task, GO_ON)
 
     def withdraw(self, message: Message) -> None:
         """Take back a message that no worker has, because its sender has given up."""
@@ -168,7 +166,7 @@ class Resident(Child):
         if worker in self.idle:
             self.idle.remove(worker)
             assert worker.task is not None
-            reschedule(worker.task)
+            reschedule(worker.task, GO_ON)
 
     def refuse(self, message: Message) -> MailboxFullError:
         """Return the error for a sender that does not wait for room."""
@@ -180,38 +178,43 @@ class Resident(Child):
 
     def take(self) -> Message | None:
         """Take the next message out, for a worker that is free."""
-        message = self._queue.take()
-        if message is None:
-            message = self._queue.take_blocked()
-            if message is not None:
-                self._count_in(message)
-                message.where = HANDED
-            return message
-        message.where = HANDED
-        self._admit()
+        queue = self._queue
+        message = queue.take()
+        if message is not None:
+            message.where = HANDED
+            if queue.senders:
+                self._admit()
+        elif queue.senders:
+            message = queue.take_blocked()
+            assert message is not None
+            self._count_in(message)
+            message.where = HANDED
         return message
 
     def _admit(self) -> None:
         while (message := self._queue.admit()) is not None:
             self._count_in(message)
 
-    def begin(self, message: Message, worker: Worker) -> bool:
-        """Let a worker begin with a message; return whether anybody still wants it."""
-        if message.is_ask and message.task is None:
+    def begin(self, message: Message, worker: Worker) -> StageContext | None:
+        """Let a worker begin with a message; return what the stage sees of it, or None if nobody wants it any more."""
+        if message.task is None and message.is_ask:
             message.where = ENDED
             self._cancelled += 1
-            return False
+            return None
         message.where = BEGUN
         message.worker = worker
         message.deliveries += 1
-        return True
+        name = message.stage or self.path
+        return StageContext(
+            name, message.snapshot, message.inputs, message.config, message.deliveries, message.emit_from, message
+        )
 
     def reply(self, message: Message, output: StageOutput) -> None:
         """Give a message's asker what the stage returned."""
         message.where = ENDED
         message.worker = None
         self._replied += 1
-        if not message.wake(outcome.Value(output)) and message.is_ask:
+        if not message.wake(Reply(output)) and message.is_ask:
             self._late_replies += 1
             self._tell_letter(message, "late_reply")
 

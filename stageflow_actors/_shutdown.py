@@ -20,13 +20,14 @@ class Shutdown:
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
         self._deadline: float | None = None
-        self._scopes: set[trio.CancelScope] = set()
+        self._scopes: set[trio.CancelScope] | None = None
+        """Made when there is one: each worker of an actor has a budget of its own."""
 
     def begin(self) -> None:
         """Start to count. Later calls change nothing."""
         if self._deadline is None:
             self._deadline = trio.current_time() + self.seconds
-            for scope in self._scopes:
+            for scope in self._scopes or ():
                 scope.deadline = self._deadline
 
     def deadline(self) -> float:
@@ -38,8 +39,11 @@ class Shutdown:
         scope.shield = True
         if self._deadline is not None:
             scope.deadline = self._deadline
+        if self._scopes is None:
+            self._scopes = set()
         self._scopes.add(scope)
 
     def release(self, scope: trio.CancelScope) -> None:
         """Forget a scope that was shielded."""
-        self._scopes.discard(scope)
+        if self._scopes is not None:
+            self._scopes.discard(scope)

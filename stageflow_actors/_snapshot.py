@@ -121,7 +121,7 @@ class ContextSnapshot(Generic[_E]):
         return cls(**fields)
 
 
-@attrs.define(eq=False, weakref_slot=False)
+@attrs.define(eq=False, weakref_slot=False, init=False)
 class _Draft(Generic[_E]):
     """The slots of a `ContextSnapshot`, while one is made whose values are frozen already."""
 
@@ -144,15 +144,14 @@ def with_item(snapshot: ContextSnapshot[Any], item: object, index: int) -> Conte
         NotFreezableError: The item holds a value that cannot be frozen.
     """
     data = freeze_item(snapshot.data, item, index)
-    made: Any = _Draft(
-        snapshot.input_text,
-        data,
-        snapshot.metadata,
-        snapshot.extensions,
-        snapshot.topology,
-        snapshot.execution_mode,
-        snapshot.identity,
-    )
+    made: Any = _Draft()
+    made.input_text = snapshot.input_text
+    made.data = data
+    made.metadata = snapshot.metadata
+    made.extensions = snapshot.extensions
+    made.topology = snapshot.topology
+    made.execution_mode = snapshot.execution_mode
+    made.identity = snapshot.identity
     made.__class__ = ContextSnapshot
     return made  # type: ignore[no-any-return]
 
@@ -165,7 +164,10 @@ def read_snapshot(value: ContextSnapshot[Any] | Mapping[str, Any] | None) -> Con
         NotFreezableError: It holds a value that cannot be frozen.
     """
     if value.__class__ is dict:
-        made: Any = _Draft(None, freeze_mapping(value, "data"), _EMPTY, None, None, None, None)
+        made: Any = _Draft()
+        made.input_text = made.extensions = made.topology = made.execution_mode = made.identity = None
+        made.data = freeze_mapping(value, "data")
+        made.metadata = _EMPTY
         made.__class__ = ContextSnapshot  # as in `with_item`
         return made  # type: ignore[no-any-return]
     if isinstance(value, ContextSnapshot):

@@ -205,10 +205,10 @@ class Worker(Unit):
                 await checkpoint()
                 continue
             handled += 1
-            if not resident.begin(message, self):
+            ctx = resident.begin(message, self)
+            if ctx is None:
                 self.message = None
                 continue
-            ctx = message.make_context()
             error: BaseException | None = None
             try:
                 returned = await (call_function(function, ctx) if is_async else self._call_in_thread(function, ctx))
