@@ -126,15 +126,14 @@ class Family:
         for unit in child.units:
             unit.begin()
         try:
-            while _is_still_starting(child):
+            while child.is_starting and _is_still_starting(child):
                 await child.change()
         except BaseException:
             await self._clear_away(child)
             raise
-        failed = next((unit for unit in child.units if unit.state not in (UP, STARTING)), None)
-        if failed is None:
-            child.is_starting = False
+        if not child.is_starting:
             return
+        failed = next(unit for unit in child.units if unit.state not in (UP, STARTING))
         await self._clear_away(child)
         error = failed.error
         for each in child.units:
@@ -152,9 +151,14 @@ class Family:
         self._bury(child, "it did not start")
 
     def tell_started(self, unit: Unit) -> None:
-        """Tell that a unit is up."""
+        """Take note that a unit is up, and tell it."""
+        child = unit.child
+        if child.is_starting and all(each.state is UP for each in child.units):
+            child.is_starting = (
+                False  # at this moment: from now on it is restarted with others, whoever spawns it waits
+            )
         if self.bulletin.events:
-            event = ActorStarted(unit.child.path, self.bulletin.at(), unit.index, unit.incarnation)
+            event = ActorStarted(child.path, self.bulletin.at(), unit.index, unit.incarnation)
             self.bulletin.events.tell(event)
 
     # What is made of an end
