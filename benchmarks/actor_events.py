@@ -104,18 +104,30 @@ class _Siblings:
         """Which workers have been up, in this life."""
         self._since: dict[str, float] = {}
         """When the last of them was up for the first time."""
+        self._fallen: set[tuple[str, int]] = set()
+        """Workers that have failed, and of which nobody has said that they are restarted: their actor may be ending."""
         self.order: list[str] = []
         """In which they were spawned; those that have ended left out."""
 
-    def take(self, event: ActorStarted | ActorEnded) -> None:
+    def take(self, event: ActorEvent) -> None:
         """Take in what happened to one of them."""
         child = event.actor
-        if isinstance(event, ActorEnded):
+        if isinstance(event, ActorCrashed):
+            self._fallen.add((child, event.worker))
+        elif isinstance(event, ActorRestarting):
+            self._fallen.discard((child, event.worker))
+        elif isinstance(event, ActorStarted):
+            self._fallen.discard((child, event.worker))
+            self._take_start(event)
+        elif isinstance(event, ActorEnded):
+            self._fallen = {fallen for fallen in self._fallen if fallen[0] != child}
             self._up[child].clear()
             del self._lives[child][0]
             if child in self.order:
                 self.order.remove(child)
-            return
+
+    def _take_start(self, event: ActorStarted) -> None:
+        child = event.actor
         if event.worker not in self._up[child]:
             self._since[child] = event.at
         self._up[child].add(event.worker)
@@ -157,7 +169,8 @@ class _Siblings:
         return affected & others
 
     def _is_stopping(self, child: str, now: float) -> bool:
-        return any(path == child and self._since[child] <= at <= now for path, at in self._world.stopped)
+        fallen = any(path == child for path, _ in self._fallen)
+        return fallen or any(path == child and self._since[child] <= at <= now for path, at in self._world.stopped)
 
     def _find_needs(self, child: str, *, surely: bool) -> set[str]:
         if child not in self._world.actors:
@@ -182,9 +195,8 @@ def _check_scope(world: World, plan: SupervisorPlan, history: _History) -> Itera
     for index, event in enumerate(world.events):
         if event.actor not in plan.children:
             continue
-        if isinstance(event, ActorStarted | ActorEnded):
-            siblings.take(event)
-        elif isinstance(event, ActorRestarting):
+        siblings.take(event)
+        if isinstance(event, ActorRestarting):
             coming = {child: history.find_next(child, index) for child in {*siblings.order, event.actor, *event.others}}
             ending = {child for child, later in coming.items() if isinstance(later, ActorEnded)}
             told = set(event.others) - ending

@@ -19,7 +19,8 @@ from property_tests.problems import leaves
 from property_tests.recorder import Recorder
 from property_tests.restart_model import NEAR
 from property_tests.runners import build
-from stageflow_actors import LimiterStatistics, OverloadedError, Run, RunIdentity, RunResult, StageState, Supervisor
+from stageflow_actors import OverloadedError, Run, RunIdentity, RunResult, StageState, Supervisor
+from stageflow_actors.statistics import LimiterStatistics
 
 if TYPE_CHECKING:
     from collections.abc import Callable
