@@ -20,7 +20,6 @@ from property_tests.recorder import Recorder
 from property_tests.restart_model import NEAR
 from property_tests.runners import build
 from stageflow_actors import OverloadedError, Run, RunIdentity, RunResult, StageState, Supervisor
-from stageflow_actors.statistics import LimiterStatistics
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from stageflow_actors import Limiter, Pipeline
     from stageflow_actors._engine import Engine
     from stageflow_actors.events import Event
+    from stageflow_actors.statistics import LimiterStatistics
 
 # Virtual seconds after which a chaos run counts as hung; real ones where there are threads.
 _HUNG = 10_000.0
