@@ -164,10 +164,11 @@ SPAWNING: Final = {
     "spawning, all in a child supervisor": "leaving it, all in a child supervisor",
 }
 """What is started in which of the ways."""
+BY_HAND: Final = "by hand, tasks behind channels"
 ASIDE: Final = {
     "leaving it, without the collector": Lives(collect=False),
     "stop() of all at once, without the collector": Lives(stop="all", collect=False),
-    "by hand, tasks behind channels": ByHand(),
+    BY_HAND: ByHand(),
 }
 """What has no bar, and says where the others' time goes."""
 
@@ -186,7 +187,7 @@ def measure_lives(settings: Settings, small: int, large: int) -> Taken:
                 stopping.note(f"{name}, {size}", stop)
     rows = [(what, starting, name) for what, name in SPAWNING.items()]
     rows += [("spawning, without the collector", starting, "leaving it, without the collector")]
-    rows += [("starting by hand, tasks behind channels", starting, "by hand, tasks behind channels")]
+    rows += [("starting by hand, tasks behind channels", starting, BY_HAND)]
     rows += [(name, stopping, name) for name in WAYS | ASIDE]
     lines: list[tuple[str, ...]] = []
     figures = []
@@ -195,8 +196,10 @@ def measure_lives(settings: Settings, small: int, large: int) -> Taken:
         each = [times.each(f"{name}, {size}", size)[1] for size in (small, large)]
         lines.append((what, *each, f"{grown.processor:.1f}x", f"{grown.wall:.1f}x"))
         if name in WAYS:
-            reached = f"{what}: {large:,} against {small:,}"
-            figures.append(Figure(reached, IN_ALL, grown.processor, "x in all", note=f"wall time {grown.wall:.1f}x"))
+            by_hand = times.compare(f"{BY_HAND}, {large}", f"{BY_HAND}, {small}").processor
+            note = f"wall time {grown.wall:.1f}x; by hand {by_hand:.1f}x"
+            compared = f"{what}: {large:,} against {small:,}"
+            figures.append(Figure(compared, IN_ALL, grown.processor, "x in all", note=note))
     head = ("processor time, us/actor", f"{small:,} actors", f"{large:,} actors", "in all", "wall time")
     return Taken(head, lines, figures, {"starting": starting.to_raw(), "stopping": stopping.to_raw()})
 

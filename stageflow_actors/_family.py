@@ -272,7 +272,7 @@ class Family:
 
     def _list_affected(self, failed: Child) -> tuple[list[Child], list[Child]]:
         """Return who is restarted with a child, and who is stopped with it and ends: the temporary ones."""
-        if self._scope == "one_for_one":
+        if self._scope == "one_for_one" or (self._scope == "dependents" and failed.name not in self.needed):
             return [], []
         settled = [child for child in self.children.values() if not (child.is_starting or child.is_retiring)]
         affected = select(self._scope, settled, failed)
