@@ -29,6 +29,7 @@ from race_rows import QUICK, ROWS, Settings
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from tables import make_table
 
 from property_tests.corpus import CORPUS
 
@@ -114,14 +115,6 @@ def make_markdown(rows: Mapping[str, Taken], machine: Mapping[str, Any]) -> str:
     for name, taken in rows.items():
         parts += [f"### {name}", str(ROWS[name].__doc__), make_table(taken.head, taken.lines)]
     return "\n\n".join(parts) + "\n"
-
-
-def make_table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """Return a table as Markdown."""
-    rule = ["---", *("---:" for _ in head[1:])]
-    return "\n".join(
-        f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in (head, rule, *lines)
-    )
 
 
 def write_json(path: Path, settings: Settings, rows: Mapping[str, Taken]) -> None:

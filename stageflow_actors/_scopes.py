@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypeVar, cast, get_args
 
 from ._validation import nearest, refuse, suggest
@@ -32,6 +33,9 @@ class Node(Protocol):
 
 
 _N = TypeVar("_N", bound=Node)
+
+_LOOKED_AT = 200
+"""So many names are compared for a hint, so that a wrong one does not stall a supervisor of thousands."""
 
 
 def require_scope(value: object) -> Scope:
@@ -93,7 +97,8 @@ def check_dependencies(name: str, depends_on: Iterable[str], known: Mapping[str,
         raise CycleDetectedError(f"actor {name!r} depends on itself", cycle=(name, name))
     for other in names:
         if other not in known:
-            hint = suggest(other, known, "the supervisor has") if known else "spawn it first"
+            few = list(islice(known, _LOOKED_AT))
+            hint = suggest(other, few, "the supervisor has") if few else "spawn it first"
             refuse(f"actor {name!r} depends on {other!r}, which is unknown or has ended", hint=hint)
     if not is_needed:
         return

@@ -15,7 +15,17 @@ from property_tests.corpus import CORPUS, find
 from stageflow_actors.testing import RaceFailure, Report, explore
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
-OURS = {"peers", "measuring", "rows", "bench_dag005", "race_peers", "race_rows", "race_replaying", "bench_race"}
+OURS = {
+    "peers",
+    "measuring",
+    "rows",
+    "bench_dag005",
+    "race_peers",
+    "race_rows",
+    "race_replaying",
+    "bench_race",
+    "tables",
+}
 
 
 @pytest.fixture(autouse=True)
