@@ -204,6 +204,7 @@ class Resident(Child):
         message.where = BEGUN
         message.worker = worker
         message.deliveries += 1
+        message.error = None  # of the delivery before
         name = message.stage or self.path
         return StageContext(
             name, message.snapshot, message.inputs, message.config, message.deliveries, message.emit_from, message

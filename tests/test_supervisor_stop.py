@@ -6,7 +6,7 @@ import pytest
 import trio
 
 from stageflow_actors import Pipeline, RunEnding, Supervisor
-from stageflow_actors.errors import ActorDeadError, UnknownActorError
+from stageflow_actors.errors import ActorDeadError, ActorUnavailableError, UnknownActorError
 
 
 async def work(ctx):
@@ -89,3 +89,26 @@ async def test_one_with_a_block_of_its_own_is_not_stopped_by_this():
         assert str(caught.value) == (
             "a supervisor that was opened with `async with` ends with its block; stop() ends one below another"
         )
+
+
+async def test_a_message_that_is_cut_at_its_second_delivery_is_not_said_to_have_raised(autojump_clock):
+    async def work(ctx):
+        if ctx.attempt == 1:
+            raise ValueError("first")
+        await trio.sleep_forever()
+
+    async with Supervisor() as above:
+        below = await open_below(above)
+        actor = await below.spawn(work, name="a", idempotent=True, max_deliveries=3, shutdown=1)
+        raised = []
+
+        async def ask():
+            with pytest.raises(Exception) as caught:  # noqa: PT011 (which one it is, is looked at)
+                await actor.ask(timeout=None)
+            raised.append(type(caught.value))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask)
+            await trio.testing.wait_all_tasks_blocked()
+            await below.stop()
+        assert raised == [ActorUnavailableError]
