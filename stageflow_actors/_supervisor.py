@@ -1,4 +1,7 @@
-"""The supervisor: admits runs, and leaves nothing behind."""
+"""The supervisor: admits runs, keeps actors, and leaves nothing behind.
+
+The file is long because of what it says to its users; what it does stands in the files that it imports.
+"""
 
 from __future__ import annotations
 
