@@ -17,12 +17,10 @@ import importlib
 import inspect
 import sys
 from pathlib import Path
-from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from actor_rows import ROWS
-from bench_dag005 import describe_machine, print_figures, print_row, write_json
-from measuring import WrongOutputError
+from bench_dag005 import describe_machine, measure
 from rich.console import Console
 from rows import Settings
 from tables import make_table
@@ -93,18 +91,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
     rounds = min(3, chosen.rounds) if chosen.quick else chosen.rounds
     settings = Settings({"pykka": pykka}, rounds, chosen.quick)
-    rows: dict[str, Taken] = {}
-    for name in chosen.only or ROWS:
-        began = perf_counter()
-        try:
-            rows[name] = ROWS[name](settings)
-        except WrongOutputError as error:
-            console.print(f"[bold red]wrong output[/] in {name}: {error}")
-            return 1
-        print_row(console, name, rows[name], perf_counter() - began)
-    print_figures(console, [figure for taken in rows.values() for figure in taken.figures])
-    if chosen.json is not None:
-        write_json(chosen.json, settings, rows)
+    rows = measure(console, ROWS, settings, chosen)
+    if rows is None:
+        return 1
     if chosen.markdown is not None:
         chosen.markdown.write_text(make_markdown(rows, describe_machine()), encoding="utf-8")
     return 0

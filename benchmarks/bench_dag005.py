@@ -98,8 +98,8 @@ def write_json(path: Path, settings: Settings, rows: Mapping[str, Taken]) -> Non
 
 def measure(
     console: Console, known: Mapping[str, Callable[[Settings], Taken]], settings: Settings, chosen: argparse.Namespace
-) -> int:
-    """Measure and print the chosen rows of those known, and their figures; return the exit code."""
+) -> dict[str, Taken] | None:
+    """Measure, print and return the chosen rows of those known, and their figures; None where an output is wrong."""
     rows: dict[str, Taken] = {}
     for name in chosen.only or known:
         began = perf_counter()
@@ -107,12 +107,12 @@ def measure(
             rows[name] = known[name](settings)
         except WrongOutputError as error:
             console.print(f"[bold red]wrong output[/] in {name}: {error}")
-            return 1
+            return None
         print_row(console, name, rows[name], perf_counter() - began)
     print_figures(console, [figure for row in rows.values() for figure in row.figures])
     if chosen.json is not None:
         write_json(chosen.json, settings, rows)
-    return 0
+    return rows
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -125,7 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name, peer in settings.peers.items():
         if peer is None:
             console.print(f"{name}: not installed (pip install 'stageflow-actors\\[bench]'); its column stays empty\n")
-    return measure(console, ROWS, settings, chosen)
+    return int(measure(console, ROWS, settings, chosen) is None)
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not console.is_terminal:
         console.width = 140
     settings = Settings({}, min(3, chosen.rounds) if chosen.quick else chosen.rounds, chosen.quick)
-    return measure(console, ROWS, settings, chosen)
+    return int(measure(console, ROWS, settings, chosen) is None)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,6 @@ scope says; in the end all are up, answer, and leave nothing behind. Exits with 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import logging
 import multiprocessing
@@ -47,6 +46,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # what it share
 
 from actor_figures import Pace, SeedFigures, Tally, examine, list_rows, list_timed_seeds, make_raw
 from actor_plans import ACTORS, ActorsPlan, draw
+from measuring import quiet
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -145,18 +145,6 @@ def write_json(path: Path, chosen: argparse.Namespace, tally: Tally, pace: Pace)
     }
     written = {"machine": machine, "actors": ACTORS, "asks_a_phase": chosen.asks, **make_raw(tally, pace)}
     path.write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Keep the records of failures, which are wanted here, out of the output."""
-    logger = logging.getLogger("stageflow_actors")
-    before = logger.level
-    logger.setLevel(logging.CRITICAL + 1)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)
 
 
 def _leave_interrupts_to_the_first() -> None:

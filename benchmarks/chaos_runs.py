@@ -15,8 +15,6 @@ violates that, and with 130 after Ctrl-C, which prints the summary so far.
 from __future__ import annotations
 
 import argparse
-import contextlib
-import logging
 import sys
 from collections import Counter
 from pathlib import Path
@@ -34,6 +32,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the model is 
 from chaos_checks import check
 from chaos_plans import ChaosPlan, draw
 from chaos_play import Call, Log, play
+from measuring import quiet
 
 from stageflow_actors.errors import RestartIntensityError, StageTimeoutError
 from stageflow_actors.events import StageCrashed, StageEnded, StageRejected, StageRestarting, StageStarted
@@ -167,18 +166,6 @@ def print_summary(console: Console, tally: Tally) -> None:
     console.print(f"\n{tally.seeds:,} seeds in {tally.seconds:.1f} s, {len(tally.violations)} with violations")
     if tally.violations:
         console.print(f"seeds with violations: {', '.join(map(str, tally.violations))}")
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Keep the records of failures, which are wanted here, out of the output."""
-    logger = logging.getLogger("stageflow_actors")
-    before = logger.level
-    logger.setLevel(logging.CRITICAL + 1)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import logging
 import tracemalloc
 from functools import partial
 from statistics import median
@@ -13,7 +15,7 @@ import trio
 import trio.testing
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
     from types import ModuleType
 
     from peers.shapes import Shape
@@ -172,3 +174,15 @@ def weigh_peak(peer: ModuleType, shape: Shape) -> float:
         tracemalloc.stop()
     check(peer, shape, [result])
     return peak / len(shape)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep the records of failures, which are wanted here, out of the output."""
+    logger = logging.getLogger("stageflow_actors")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)

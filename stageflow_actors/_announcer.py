@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import TYPE_CHECKING, final
 
 import trio
 
 from ._freeze import freeze
 from ._policy import STATES
+from ._threads import call_in_loop
 from .events import (
     LedgerUnbalanced,
     RunEnded,
@@ -84,13 +84,7 @@ class Announcer:
         if not self.listeners:
             return
         made = StageEmitted(self._run_id, self._at(), stage, attempt, frozen, item)
-        try:
-            trio.lowlevel.current_task()
-        except RuntimeError:  # a worker thread
-            with contextlib.suppress(trio.RunFinishedError):
-                self._token.run_sync_soon(self._tell, made)
-        else:
-            self._tell(made)
+        call_in_loop(self._token, self._tell, made)
 
     def run_stopping(self, end: RunEnd) -> None:
         """Tell that the run ends before its time."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, final
 
 import trio
+
+from ._threads import call_in_loop
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -59,13 +60,7 @@ class Bulletin:
 
     def tell_from_anywhere(self, event: object) -> None:
         """Tell an event that a worker thread may have made."""
-        try:
-            trio.lowlevel.current_task()
-        except RuntimeError:
-            with contextlib.suppress(trio.RunFinishedError):
-                self._token.run_sync_soon(self.events.tell, event)
-        else:
-            self.events.tell(event)
+        call_in_loop(self._token, self.events.tell, event)
 
     def at(self) -> float:
         """Return the seconds since the supervisor, or the one at the top, was opened."""

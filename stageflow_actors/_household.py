@@ -6,19 +6,17 @@ A supervisor that only runs pipelines has none of this, and pays for none of it.
 from __future__ import annotations
 
 import logging
-from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, final
 
 import attrs
 import trio
 
-from ._bag import describe_error
 from ._family import Family
 from ._freeze import FrozenDict
-from ._realm import Realm, Subordinate
+from ._realm import Realm, Subordinate, tell_end
 from ._resident import Resident
 from ._stream import EventStream
-from ._validation import count, refuse, suggest
+from ._validation import FEW_NAMES, count, refuse, suggest
 from .errors import ActorDeadError, LedgerError, UnknownActorError
 from .statistics import ActorLedger, SupervisorStatistics
 
@@ -32,9 +30,6 @@ if TYPE_CHECKING:
     from ._snapshot import RunIdentity
 
 _logger: Final = logging.getLogger("stageflow_actors")
-
-_LOOKED_AT: Final = 200
-"""So many names are compared for a hint: to look for an actor, and to spawn it where there is none, is no rarity."""
 
 
 @final
@@ -159,9 +154,10 @@ class Household:
         if isinstance(child, Realm) and rest:
             return child.supervisor._household.find(rest, path=path or name)  # noqa: SLF001 (two sides of one thing)
         if not isinstance(child, Resident) or child.is_starting or rest:
-            few = list(islice(children, _LOOKED_AT))
             whose = "the supervisor" if self.realm is None else f"supervisor {self.realm.path!r}"
-            hint = suggest(name, few, f"{whose} has") if few else "it has none; spawn it"
+            hint = "it has none; spawn it"
+            if children:
+                hint = suggest(name, children, f"{whose} has", most=FEW_NAMES)
             if isinstance(child, Realm):
                 hint = f"{first!r} is a supervisor; name one of its actors, {first}/..."
             raise UnknownActorError(f"there is no resident actor {path or name!r}", hint=hint)
@@ -235,7 +231,7 @@ class Household:
             fatal: What the supervisor ends with, where it has to.
         """
         for_good = self.realm is None
-        why = "its supervisor has ended" + (f" with {describe_error(fatal)}" if fatal is not None else "")
+        why = tell_end(fatal)
         try:
             if self._family is not None and self._hosted is not None:
                 with self._patience:

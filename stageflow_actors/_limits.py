@@ -10,7 +10,7 @@ from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar, cast, final
 
 import attrs
 
-from ._validation import nearest, refuse, require_count, require_seconds
+from ._validation import refuse, require_count, require_seconds, require_word
 
 Overflow: TypeAlias = Literal["wait", "reject", "drop_oldest", "drop_newest"]
 """What becomes of one more where as many are queued as may be."""
@@ -23,10 +23,7 @@ _T = TypeVar("_T")
 
 def require_overflow(value: object) -> Overflow:
     """Return `value` if it names an overflow policy."""
-    known = get_args(Overflow)
-    if value not in known:
-        refuse(f"overflow must be one of {', '.join(known)}, not {value!r}", hint=nearest(value, known))
-    return cast("Overflow", value)
+    return cast("Overflow", require_word("overflow", value, get_args(Overflow)))
 
 
 def require_max_queued(value: object) -> int | None:

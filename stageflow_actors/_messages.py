@@ -115,7 +115,6 @@ class Message:
 
     __slots__ = (
         "_deadline",
-        "_name",
         "_recipient",
         "config",
         "deliveries",

@@ -156,9 +156,13 @@ class Realm(Child):
 
     def bury(self) -> None:
         """Let all of its children end."""
-        why = "its supervisor has ended" + (f" with {describe_error(self.error)}" if self.error is not None else "")
-        self.supervisor._household.end(why)  # noqa: SLF001 (likewise)
+        self.supervisor._household.end(tell_end(self.error))  # noqa: SLF001 (likewise)
 
     def balance(self) -> ActorLedger:
         """Return the account of all messages below it."""
         return self.supervisor._household.ledger  # noqa: SLF001 (likewise)
+
+
+def tell_end(error: BaseException | None) -> str:
+    """Return why actors end that end with their supervisor, in words."""
+    return "its supervisor has ended" + (f" with {describe_error(error)}" if error is not None else "")

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from itertools import islice
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypeVar, cast, get_args
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, TypeVar, cast, get_args
 
-from ._validation import nearest, refuse, suggest
+from ._validation import FEW_NAMES, refuse, require_word, suggest
 from .errors import CycleDetectedError
 
 if TYPE_CHECKING:
@@ -34,24 +33,15 @@ class Node(Protocol):
 
 _N = TypeVar("_N", bound=Node)
 
-_LOOKED_AT = 200
-"""So many names are compared for a hint, so that a wrong one does not stall a supervisor of thousands."""
-
 
 def require_scope(value: object) -> Scope:
     """Return `value` if it names a scope."""
-    return cast("Scope", _require_word("scope", value, get_args(Scope)))
+    return cast("Scope", require_word("scope", value, get_args(Scope)))
 
 
 def require_policy(value: object) -> Policy:
     """Return `value` if it names a policy."""
-    return cast("Policy", _require_word("policy", value, get_args(Policy)))
-
-
-def _require_word(what: str, value: object, known: tuple[Any, ...]) -> object:
-    if value not in known:
-        refuse(f"{what} must be one of {', '.join(known)}, not {value!r}", hint=nearest(value, known))
-    return value
+    return cast("Policy", require_word("policy", value, get_args(Policy)))
 
 
 def select(scope: Scope, children: Sequence[_N], failed: _N) -> list[_N]:
@@ -97,8 +87,7 @@ def check_dependencies(name: str, depends_on: Iterable[str], known: Mapping[str,
         raise CycleDetectedError(f"actor {name!r} depends on itself", cycle=(name, name))
     for other in names:
         if other not in known:
-            few = list(islice(known, _LOOKED_AT))
-            hint = suggest(other, few, "the supervisor has") if few else "spawn it first"
+            hint = suggest(other, known, "the supervisor has", most=FEW_NAMES) if known else "spawn it first"
             refuse(f"actor {name!r} depends on {other!r}, which is unknown or has ended", hint=hint)
     if not is_needed:
         return

@@ -32,6 +32,17 @@ def apart(function: Callable[..., Any], *args: Any) -> Iterator[Any]:
     yield function(*args)
 
 
+def call_in_loop(token: trio.lowlevel.TrioToken, function: Callable[[Any], object], argument: object) -> None:
+    """Call a function in the thread that runs trio: at once from there, as soon as may be from a worker thread."""
+    try:
+        trio.lowlevel.current_task()
+    except RuntimeError:  # a worker thread
+        with contextlib.suppress(trio.RunFinishedError):
+            token.run_sync_soon(function, argument)
+    else:
+        function(argument)
+
+
 @final
 class ThreadedCall:
     """A stage's plain `def` in a worker thread.

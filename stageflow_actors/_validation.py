@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from difflib import get_close_matches
 from itertools import islice
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from .errors import PipelineValidationError
 
@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 _TOO_LONG = 1e15
 """Seconds; past it clocks lose their fractions."""
+
+FEW_NAMES = 200
+"""How many names to compare where a wrong one is no rarity: an actor is looked for, and spawned where there is none."""
 
 _LOOKED_AT = 10_000
 """How many names `nearest` compares, so that an error in a huge pipeline does not stall whoever waits."""
@@ -64,6 +67,13 @@ def require_one_of(what: str, value: object, known: Collection[str]) -> str:
     return value
 
 
+def require_word(what: str, value: object, known: tuple[str, ...]) -> Any:
+    """Return `value` if it is one of some words, which a `Literal` lists."""
+    if value not in known:
+        refuse(f"{what} must be one of {', '.join(known)}, not {value!r}", hint=nearest(value, known))
+    return value
+
+
 def count(number: int, one: str, many: str | None = None) -> str:
     """Return `1 stage` or `2 stages`."""
     return f"{number:,} {one if number == 1 else many or f'{one}s'}"
@@ -76,14 +86,21 @@ def list_names(names: Iterable[object]) -> str:
     return ", ".join(told[:10]) + more
 
 
-def suggest(name: object, known: Collection[str], what: str) -> str:
-    """Return the hint for an unknown name: the nearest known one, or what there is."""
-    return nearest(name, known) or f"{what} {list_names(known)}"
+def suggest(name: object, known: Collection[str], what: str, *, most: int = _LOOKED_AT) -> str:
+    """Return the hint for an unknown name: the nearest known one, or what there is.
+
+    Args:
+        name: The unknown one.
+        known: Those that there are.
+        what: What the list of them begins with.
+        most: How many of them to compare; fewer than by default where asking for an unknown name is no rarity.
+    """
+    return nearest(name, known, most) or f"{what} {list_names(known)}"
 
 
-def nearest(name: object, known: Iterable[str]) -> str | None:
+def nearest(name: object, known: Iterable[str], most: int = _LOOKED_AT) -> str | None:
     """Return `did you mean 'x'?` for the known name nearest to `name`, or None where none is near."""
     wanted = str(name)
     near = (other for other in map(str, known) if abs(len(other) - len(wanted)) <= 3)
-    found = get_close_matches(wanted, islice(near, _LOOKED_AT), n=1)
+    found = get_close_matches(wanted, islice(near, most), n=1)
     return f"did you mean {found[0]!r}?" if found else None

@@ -6,6 +6,7 @@ import math
 from functools import partial
 
 import pytest
+from refusals import refusal
 
 from stageflow_actors import (
     ActorRef,
@@ -30,13 +31,6 @@ async def work(_ctx):
 async def supervisor():
     async with Supervisor() as supervisor:
         yield supervisor
-
-
-async def refusal(call, *args, **options):
-    """Return the message with which something is refused."""
-    with pytest.raises(PipelineValidationError) as caught:
-        await call(*args, **options)
-    return str(caught.value)
 
 
 # Messages

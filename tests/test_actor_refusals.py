@@ -7,6 +7,7 @@ from functools import partial
 
 import pytest
 import trio
+from refusals import refusal
 
 from stageflow_actors import (
     Backoff,
@@ -41,13 +42,6 @@ class Work:
 async def supervisor():
     async with Supervisor() as supervisor:
         yield supervisor
-
-
-async def refusal(call, *args, **options):
-    """Return the message with which something is refused."""
-    with pytest.raises(PipelineValidationError) as caught:
-        await call(*args, **options)
-    return str(caught.value)
 
 
 def is_untouched(supervisor):

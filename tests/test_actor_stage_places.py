@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import trio
+from actors_as_stages import OFTEN, obey, source
 
 from stageflow_actors import (
     Backoff,
     FanOutLimiterStage,
-    Intensity,
     Limiter,
     Pipeline,
     Restart,
@@ -19,30 +19,12 @@ from stageflow_actors import (
 from stageflow_actors.statistics import ActorLedger
 
 OK, FAILED = StageState.OK, StageState.FAILED
-OFTEN = Intensity(100)
-
-
-class CrashError(Exception):
-    pass
 
 
 @pytest.fixture
 async def supervisor():
     async with Supervisor(intensity=OFTEN) as supervisor:
         yield supervisor
-
-
-async def obey(ctx):
-    """Do what the stage's configuration says, or else the message."""
-    data = {**ctx.snapshot.data, **ctx.config}
-    await trio.sleep(data.get("takes", 0))
-    if data.get("crashes", 0) >= ctx.attempt:
-        raise CrashError(ctx.stage_name)
-    return {"attempt": ctx.attempt, "stage": ctx.stage_name}
-
-
-async def source(_ctx):
-    return {"rows": [1, 2, 3]}
 
 
 async def test_an_actor_above_serves_the_runs_of_a_child_supervisor(supervisor, autojump_clock):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import trio
 import trio.testing
+from actors_as_stages import OFTEN, CrashError, obey, source
 
 from stageflow_actors import (
     ContextSnapshot,
-    Intensity,
     Mailbox,
     Pipeline,
     PipelineFailedError,
@@ -32,30 +32,12 @@ from stageflow_actors.statistics import ActorLedger
 
 OK, FAILED, SKIPPED = StageState.OK, StageState.FAILED, StageState.SKIPPED
 CANCELLED, ISOLATED = StageState.CANCELLED, StageState.ISOLATED
-OFTEN = Intensity(100)
-
-
-class CrashError(Exception):
-    pass
 
 
 @pytest.fixture
 async def supervisor():
     async with Supervisor(intensity=OFTEN) as supervisor:
         yield supervisor
-
-
-async def obey(ctx):
-    """Do what the stage's configuration says, or else the message."""
-    data = {**ctx.snapshot.data, **ctx.config}
-    await trio.sleep(data.get("takes", 0))
-    if data.get("crashes", 0) >= ctx.attempt:
-        raise CrashError(ctx.stage_name)
-    return {"attempt": ctx.attempt, "stage": ctx.stage_name}
-
-
-async def source(_ctx):
-    return {"rows": [1, 2, 3]}
 
 
 # What it sees

@@ -6,12 +6,11 @@ import importlib
 import json
 import sys
 from functools import partial
-from pathlib import Path
 
 import pytest
 import trio
+from bench_scripts import make_importable
 
-BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 OURS = {
     "actor_asks",
     "actor_lives",
@@ -52,10 +51,7 @@ ASIDE = [
 @pytest.fixture(autouse=True)
 def _importable(monkeypatch):
     """Import the benchmarks as they are when a script of theirs is run, and forget them afterwards."""
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    for name in list(sys.modules):
-        if name.split(".")[0] in OURS:
-            monkeypatch.delitem(sys.modules, name)
+    make_importable(monkeypatch, OURS)
 
 
 @pytest.fixture

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import importlib
 import json
-import sys
-from pathlib import Path
 
 import attrs
 import pytest
 import trio
+from bench_scripts import make_importable
 
 from property_tests.corpus import CORPUS, find
 from stageflow_actors.testing import RaceFailure, Report, explore
 
-BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 OURS = {
     "peers",
     "measuring",
@@ -31,10 +29,7 @@ OURS = {
 @pytest.fixture(autouse=True)
 def _importable(monkeypatch):
     """Import the benchmarks as they are when a script of theirs is run, and forget them afterwards."""
-    monkeypatch.setattr(sys, "path", [str(BENCHMARKS), *sys.path])
-    for name in list(sys.modules):
-        if name.split(".")[0] in OURS:
-            monkeypatch.delitem(sys.modules, name)
+    make_importable(monkeypatch, OURS)
 
 
 @pytest.fixture
