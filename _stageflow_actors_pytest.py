@@ -51,7 +51,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--race-strategy",
         metavar="NAME",
         type=_parse_strategy,
-        help="how race tests search: auto, dfs, pct, pos or random",
+        help="how race tests search: auto, dpor, dfs, pct, pos or random",
     )
     group.addoption(
         "--race-replay",

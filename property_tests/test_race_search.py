@@ -235,14 +235,15 @@ def test_a_program_that_changes_is_never_complete(tree, other, after):
 
 @given(trees, st.integers(2, 40), st.integers(0, 3))
 def test_the_portfolio_takes_turns_and_stops_when_all_was_run(tree, executions, seed):
-    search, frontier = make_search("auto", seed, executions)
+    plan = make_search("auto", seed, executions)
+    frontier = plan.frontier
     made = 0
-    while made < executions and (chooser := search.next()) is not None:
-        search.learn(tree.run(chooser))
+    while made < executions and (chooser := plan.search.next()) is not None:
+        plan.search.learn(tree.run(chooser))
         made += 1
     leaves = len(tree.list_leaves())
     assert frontier.is_complete == (frontier.taken == leaves)
-    assert frontier.taken >= min(executions // 2, leaves)
+    assert plan.systematic >= min(executions // 2, leaves)
     assert made == executions or frontier.is_complete
 
 

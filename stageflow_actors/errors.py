@@ -340,6 +340,19 @@ class RaceError(StageflowError, AssertionError):
         self.report = report
 
 
+class LinearizabilityError(StageflowError, AssertionError):
+    """A history is not linearizable, or it was not decided whether it is.
+
+    Attributes:
+        violation: The operations that fit into no order: a `stageflow_actors.testing.Violation`; None where it was not
+            decided.
+    """
+
+    def __init__(self, problem: str, *, violation: Any = None, **place: Any) -> None:
+        super().__init__(problem, **place)
+        self.violation = violation
+
+
 class ReplayError(StageflowError):
     """A schedule cannot be replayed: it is no schedule, or the program has changed or does not repeat itself."""
 

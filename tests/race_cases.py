@@ -50,6 +50,20 @@ async def side_by_side(*tasks):
             nursery.start_soon(task, name=task.__name__)
 
 
+async def queue_up(tasks=2):
+    """Run tasks of two steps each, of which every order can be told from every other."""
+    steps = []
+
+    async def step(number):
+        steps.append(number)
+        await checkpoint()
+        steps.append(number)
+
+    async with trio.open_nursery() as nursery:
+        for number in range(tasks):
+            nursery.start_soon(step, number)
+
+
 async def leak_a_cancellation():
     """Raise a Cancelled outside of the scope that it belongs to."""
     with trio.CancelScope() as scope:

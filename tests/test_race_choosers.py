@@ -11,7 +11,7 @@ import pytest
 from stageflow_actors.testing import _search as search
 from stageflow_actors.testing._choosers import Given, Priorities, Resampled, Uniform
 from stageflow_actors.testing._execution import Execution
-from stageflow_actors.testing._search import Frontier, Portfolio, Sampled, Systematic, make_search
+from stageflow_actors.testing._search import Frontier, Portfolio, Reduced, Sampled, Systematic, make_search
 
 
 def test_a_frontier_that_has_lost_schedules_claims_nothing_of_them(monkeypatch):
@@ -41,13 +41,15 @@ def test_a_sampler_looks_at_the_default_first_and_knows_how_long_it_is():
 
 def test_the_strategies_make_their_searches():
     for strategy in ("pct", "pos", "random"):
-        made, frontier = make_search(strategy, 0, 100)
-        assert frontier is None
+        plan = make_search(strategy, 0, 100)
+        assert plan.frontier is plan.dpor is None
+        made = plan.search
         made.next()
         made.learn(Execution([0], [2], [1], 1, None))
         assert type(made.next()) is {"pct": Priorities, "pos": Resampled, "random": Uniform}[strategy]
-    assert isinstance(make_search("auto", 0, 100)[0], Portfolio)
-    assert isinstance(make_search("dfs", 0, 100)[0], Systematic)
+    assert isinstance(make_search("auto", 0, 100).search, Portfolio)
+    assert isinstance(make_search("dfs", 0, 100).search, Systematic)
+    assert isinstance(make_search("dpor", 0, 100).search, Reduced)
 
 
 STEPS = 3

@@ -19,6 +19,7 @@ from hypothesis import (
 from hypothesis import strategies as st
 from hypothesis.errors import InvalidArgument, StopTest, Unsatisfiable
 from hypothesis.reporting import with_reporter
+from race_cases import queue_up
 
 from stageflow_actors.errors import PipelineValidationError, RaceError
 from stageflow_actors.testing import race_test, replay  # noqa: F401  # in the lines that replay
@@ -45,9 +46,7 @@ async def add_up(tasks):
 
 
 async def meet(tasks=2):
-    async with trio.open_nursery() as nursery:
-        for _ in range(tasks):
-            nursery.start_soon(trio.lowlevel.checkpoint)
+    await queue_up(tasks)
 
 
 # In this run of pytest

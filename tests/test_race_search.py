@@ -6,7 +6,7 @@ from itertools import count, pairwise
 
 import pytest
 import trio
-from race_cases import find, lock_both, lose_an_update, side_by_side
+from race_cases import find, lock_both, lose_an_update, queue_up, side_by_side
 from trio.lowlevel import checkpoint
 
 from property_tests.race_driving import run_choosers
@@ -63,7 +63,7 @@ def test_minimal_is_not_claimed_where_not_all_was_looked_at(monkeypatch):
 def test_executions_are_as_many_as_asked_for():
     async def program():
         ran.append(None)
-        await side_by_side(checkpoint, checkpoint, checkpoint)
+        await queue_up(4)
 
     for strategy in STRATEGIES:
         for most in (1, 2, 7, 50):
@@ -88,7 +88,7 @@ def test_samplers_claim_nothing(strategy):
 
 
 def test_the_portfolio_samples_in_its_second_half():
-    report = explore(lambda: side_by_side(*[checkpoint] * 6), max_executions=100)
+    report = explore(lambda: queue_up(6), max_executions=100)
     assert report.sampled == 37  # of the 50 in its second half, all but each fourth
     assert report.bound is None or report.bound >= 0
     assert not report.complete

@@ -130,7 +130,17 @@ class Cell:
         self.detour: Detour | None = None
         """What a fault does at its next step."""
 
-    def send(self, value: Any) -> Any:  # noqa: C901 (every step of every task goes through it)
+    @property
+    def is_waiting(self) -> bool:
+        """Whether its step is still to come."""
+        return self.state is State.PARKED or self.state is State.SCHEDULED
+
+    @property
+    def is_done(self) -> bool:
+        """Whether it has ended."""
+        return self.state is State.DONE
+
+    def send(self, value: Any) -> Any:  # noqa: C901, PLR0912 (every step of every task goes through it)
         """Let the coroutine go on if it is chosen, until it waits for something; else keep it in the gate."""
         __tracebackhide__ = True
         controller = self._controller
@@ -148,6 +158,8 @@ class Cell:
                 self._drop()
             if self.detour is not None:
                 value = self._turn_aside(value)
+            if controller.tracker is not None:
+                controller.tracker.deliver(value)
             try:
                 trap = self._body.throw(value.error) if type(value) is Thrown else self._body.send(value)
             except BaseException as error:

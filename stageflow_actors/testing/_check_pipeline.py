@@ -137,7 +137,7 @@ def check_pipeline(
     else:
         failure = _explore.replay(program, replay, **world)
         name = get_name(program)
-        report = Report(name, failure, executions=1, complete=False, bound=None, sampled=0, seed=seed)
+        report = Report(name, failure, executions=1, certificate=None, bound=None, sampled=0, seed=seed)
     _judge(report.failure, report)
     return report
 

@@ -23,6 +23,9 @@ class ControlledClock(trio.abc.Clock):
 
     def current_time(self) -> float:
         """Return the time, in seconds."""
+        controller = self.controller
+        if controller is not None and controller.tracker is not None:
+            controller.tracker.read_clock()
         return self.now
 
     def deadline_to_sleep_time(self, deadline: float) -> float:

@@ -27,20 +27,23 @@ from ._cell import Abandoned, Cell, State
 from ._choosers import Given
 from ._diagnosis import EXCEPTION, LIVELOCK, diagnose
 from ._execution import Execution, Raw
-from ._frames import IN_CHILDREN, IN_IO, IN_THREAD, get_name, locate
+from ._frames import IN_CHILDREN, IN_IDLE, IN_IO, IN_THREAD, get_name, locate
 from ._injection import AGAIN, Injection, Strike
 from ._outside import Outside
 from ._probe import make_probes
+from ._reduction.search import ABANDON
 from ._trace import iterate_leaves, unwrap_lone
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from trio.lowlevel import Task
 
     from ._choosers import Chooser, Option
     from ._clock import ControlledClock
     from ._interrupts import Interrupts
+    from ._message_faults import Post
+    from ._reduction.tracker import Tracker, Trail
     from ._trace import Recorder
 
 PATIENCE: Final = 100
@@ -119,6 +122,7 @@ class Controller:
         max_steps: int,
         explores_clock: bool,
         recorder: Recorder | None = None,
+        make_tracker: Callable[[], Tracker] | None = None,
     ) -> None:
         self._clock = clock
         clock.controller = self
@@ -126,6 +130,7 @@ class Controller:
         self._explores_clock = explores_clock
         self._interrupts = interrupts
         self.recorder = recorder
+        self._make_tracker = make_tracker
         self.is_active = False
         self.granted: Cell | None = None
         """Whose turn it is."""
@@ -147,6 +152,11 @@ class Controller:
         self._ready: list[Cell] = []
         self._fresh: list[Cell] = []
         self._choices: list[int] = []
+        self.tracker: Tracker | None = None
+        """Where it is written down what each step touches."""
+        self._trail: Trail | None = None
+        self._asked = -1
+        """By which choice the next step was chosen; -1 where there was none."""
         self._widths: list[int] = []
         self._free: list[int] = []
         self.failure: Raw | None = None
@@ -166,7 +176,7 @@ class Controller:
 
     def enter(self) -> None:
         """Begin, inside the run of trio."""
-        self._get_deadline, self._count_callbacks = make_probes()
+        self._get_deadline, self._count_callbacks, self._list_expiring = make_probes()
         self.outside = Outside(self._system, self._count_callbacks)
 
     # Executions
@@ -183,7 +193,7 @@ class Controller:
         gc.disable()  # what is collected when must not decide anything; between executions there is time for it
         try:
             await self._settle()
-            self._begin(chooser, injection)
+            self._begin(chooser, injection, program, nursery)
             nursery.start_soon(self._run, program, name=get_name(program))
             self._root = self.cells[0]
             self._pick(None)
@@ -202,7 +212,7 @@ class Controller:
                 break
             await trio.lowlevel.checkpoint()
 
-    def _begin(self, chooser: Chooser, injection: Injection | None) -> None:
+    def _begin(self, chooser: Chooser, injection: Injection | None, program: Any, nursery: trio.Nursery) -> None:
         """Take control, for one execution."""
         self._reset(chooser, injection)
         self.outside.begin()
@@ -212,6 +222,9 @@ class Controller:
             cell.ready_since = cell.since = 0
         if self.recorder is not None:
             self.recorder.begin(self)
+        if getattr(chooser, "is_tracked", False) and self._make_tracker is not None:
+            self.tracker = self._make_tracker()
+            self.tracker.begin(program, nursery)
         self._scope = trio.CancelScope()
         self._outcome: outcome.Outcome[object] = outcome.Value(None)
         self._driver: Task | None = trio.lowlevel.current_task()
@@ -235,6 +248,7 @@ class Controller:
             frozenset(self.uncontrolled),
             getattr(self.chooser, "impossible", None),
             self._is_hurried,
+            self._trail,
         )
 
     async def _run(self, program: Any) -> None:
@@ -277,6 +291,8 @@ class Controller:
             self.cells.append(cell)
             self._live += 1
             cell.since = self.steps
+            if self.tracker is not None:
+                self.tracker.spawn(cell)
         else:
             cell = Cell(self, task, number=0, name="callbacks of run_sync_soon", is_system=True)
             self._system.append(cell)
@@ -301,6 +317,8 @@ class Controller:
         if cell.state is not State.PARKED:
             cell.resume()
             cell.ready_since = self.steps
+            if self.tracker is not None:
+                self.tracker.enable(cell)
             self._fresh.append(cell)
         elif cell is not self._released and cell is not self.granted:
             self._note_second(cell)
@@ -313,6 +331,8 @@ class Controller:
 
     def _note_second(self, cell: Cell) -> None:
         """Note that the program wakes a task that it has woken before; trio would stop it with an AssertionError."""
+        if self.tracker is not None:
+            self.tracker.enable(cell)
         if cell in self._ready:
             self._ready.remove(cell)
         if self.failure is None and self._phase is Phase.EXPLORE:
@@ -363,6 +383,8 @@ class Controller:
         """Note that a cell waits for something in trio."""
         if cell.wait in (IN_THREAD, IN_IO):
             self.uncontrolled.add(f"{cell.wait.value}: {locate(cell.inner) or cell.name}")
+        elif cell.wait is IN_IDLE and self.tracker is not None:
+            self.tracker.give_up("a wait for all tasks to be blocked")
         if self.is_active:
             cell.since = self.steps
             try:
@@ -384,6 +406,8 @@ class Controller:
         if not self.is_active:
             return
         self._live -= 1
+        if self.tracker is not None:
+            self.tracker.leave(cell)
         if self.recorder is not None:
             self.recorder.leave(cell, error)
         if cell is self._root:
@@ -413,6 +437,7 @@ class Controller:
     def _conclude(self) -> None:
         """Judge how the program ended."""
         if self._phase is Phase.EXPLORE:
+            self._end_trail()
             self._enter_phase(Phase.DRAIN)
             if isinstance(self._outcome, outcome.Error):
                 self.failure = Raw(EXCEPTION, self._outcome.error, step=self.steps)
@@ -426,6 +451,7 @@ class Controller:
             current: The task that made the last step, where it could go on.
         """
         self._hear_interrupt()
+        self._end_step()
         self._take_fresh()
         if current is None:
             current, self._unsettled = self._unsettled, None
@@ -438,9 +464,23 @@ class Controller:
             self._fail(LIVELOCK)
             return self._pick_default(current)
         chosen = self._choose(current)
+        if self._phase is not Phase.EXPLORE:
+            return self._pick_default(current)
         if current is not None and chosen is not current:
             self._ready.append(current)
         return None if chosen is None else self._grant(chosen, current)
+
+    def _end_step(self) -> None:
+        """Write down what the step that was made touched, and let the chooser hear of it."""
+        if self.tracker is not None:
+            event = self.tracker.finish()
+            if event is not None:
+                self.chooser.hear(event)  # type: ignore[attr-defined]  # a chooser that is tracked can
+
+    def _end_trail(self, *, is_abandoned: bool = False) -> None:
+        if self.tracker is not None:
+            self._trail = self.tracker.conclude(is_abandoned=is_abandoned)
+            self.tracker = None
 
     def _hear_interrupt(self) -> None:
         if self._interrupts.is_noted and self._phase is Phase.EXPLORE:
@@ -469,16 +509,24 @@ class Controller:
             free = 1 if current is not None else len(options)
             if self._explores_clock or self._injection is not None or self.steps - self._jumped_at > CLOCK_PATIENCE:
                 options = self._add_others(options)
-            chosen = options[self._ask(options, free)] if len(options) > 1 else options[0]
-            if isinstance(chosen, Cell):
+            chosen = self._take_one(options, free)
+            if chosen is None or isinstance(chosen, Cell):
                 return chosen
             if not isinstance(chosen, Strike):
                 self._jump(self._get_deadline())
                 return None
-            assert self._injection is not None
-            struck = self._injection.strike(chosen, self)
+            struck = self._strike(chosen)
             if struck is not AGAIN:
                 return struck if isinstance(struck, Cell) else None
+            self._end_step()
+
+    def _strike(self, option: Strike) -> object:
+        """Let a fault strike: see `Injection.strike`."""
+        assert self._injection is not None
+        if self.tracker is not None and option.cell is None:
+            self.tracker.start_fault(option.number, self._asked)
+            self._asked = -1
+        return self._injection.strike(option, self)
 
     def _strike_due(self, injection: Injection) -> bool:
         """Let strike what was given to strike at this step; return whether there is still a choice to be made."""
@@ -501,14 +549,57 @@ class Controller:
             options += self._injection.get_options(options)
         return options
 
+    def _take_one(self, options: Sequence[Option], free: int) -> Option | None:
+        """Choose one of some options; None where all that could follow was run before, and the execution ends."""
+        index = 0
+        if len(options) > 1:
+            index = self._ask(options, free)
+        elif self.tracker is not None and self.chooser.is_asleep(options[0].number):  # type: ignore[attr-defined]
+            index = ABANDON
+        if index == ABANDON:
+            self._end_trail(is_abandoned=True)
+            self._drain()
+            return None
+        return options[index]
+
     def _ask(self, options: Sequence[Option], free: int) -> int:
         index = self.chooser.choose(options)
+        if index == ABANDON:
+            return index
+        self._asked = len(self._choices)
         self._choices.append(index)
         self._widths.append(len(options))
         self._free.append(free)
         if self.recorder is not None:
             self.recorder.choose(options, index, free)
         return index
+
+    # In the middle of a step
+
+    @property
+    def post(self) -> Post | None:
+        """The faults that may befall messages to resident actors, while the program is explored."""
+        injection = self._injection
+        return injection.post if injection is not None and self.is_active and self._phase is Phase.EXPLORE else None
+
+    def choose_within(self, options: Sequence[Option]) -> int:
+        """Choose in the middle of a step, which goes on after it; all but the first option cost something."""
+        try:
+            index = self.chooser.choose(options)
+        except BaseException as error:
+            self._break(error)
+            return 0
+        self._choices.append(index)
+        self._widths.append(len(options))
+        self._free.append(1)
+        return index
+
+    def give_up(self, error: BaseException) -> None:
+        """End the execution, and raise this: what was given for it cannot be, as has turned out."""
+        if self.broken is None:
+            self._break(error)
+
+    # Going on
 
     def _pick_default(self, current: Cell | None) -> Cell | None:
         """Go on with what is left, in the default order, until it has ended."""
@@ -531,16 +622,29 @@ class Controller:
         self.outside.begin()
         self.steps += 1
         self.granted = cell
+        if self.tracker is not None:
+            self._track(self.tracker, cell)
         if cell is not current:
             self._ready.remove(cell)
         if cell.state is State.PARKED and cell is not self._in_place:
             self._release(cell)
         return cell
 
+    def _track(self, tracker: Tracker, cell: Cell) -> None:
+        tracker.start(cell, self._asked)
+        self._asked = -1
+        if self._explores_clock:
+            deadline = self._get_deadline()
+            if deadline < inf:
+                tracker.expect(self._list_expiring(deadline))
+
     # The clock and the world
 
     def _jump(self, deadline: float) -> None:
         """Let the clock jump. What expires is scheduled by trio in its next pass."""
+        if self.tracker is not None and not self.tracker.is_open:
+            self.tracker.start_jump(self._asked, is_barrier=not self._explores_clock)
+            self._asked = -1
         if self.recorder is not None:
             self.recorder.jump(self._clock.now, deadline)
         self._clock.now = max(deadline, self._clock.now)
@@ -603,10 +707,11 @@ class Controller:
             if not self._strike_due(self._injection) or self._fresh:
                 return
             options += self._injection.get_options(options)
-        chosen = options[self._ask(options, 1)] if len(options) > 1 else options[0]
+        chosen = self._take_one(options, 1)
+        if chosen is None:
+            return
         if isinstance(chosen, Strike):
-            assert self._injection is not None
-            self._injection.strike(chosen, self)
+            self._strike(chosen)
         elif deadline < inf:
             self._jump(deadline)
         else:
@@ -637,6 +742,7 @@ class Controller:
 
     def _drain(self) -> None:
         """Cancel the program, and let it end in the default order."""
+        self._end_trail()
         self._enter_phase(Phase.DRAIN)
         self.recorder = None
         self._injection = None

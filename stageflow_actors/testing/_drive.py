@@ -16,6 +16,8 @@ from ._clock import ControlledClock
 from ._control import Controller, Hooks
 from ._injection import Injection
 from ._interrupts import Interrupts
+from ._message_faults import intercept
+from ._reduction.tracker import Tracker
 from ._trace import iterate_leaves
 
 if TYPE_CHECKING:
@@ -54,7 +56,7 @@ def drive(world: World, search: Search, *, recorder: Recorder | None = None) -> 
         BaseException: What the program raised that is no `Exception`, such as `SystemExit`. It does not pass
             through trio's loop, which it would wreck.
     """
-    with Interrupts() as interrupts:
+    with Interrupts() as interrupts, intercept(world.faults):
         session = _Session(world, search, recorder, interrupts)
         _LOGGER.addFilter(_refuse)
         try:
@@ -63,6 +65,7 @@ def drive(world: World, search: Search, *, recorder: Recorder | None = None) -> 
                 session.tidy()
         finally:
             _LOGGER.removeFilter(_refuse)
+            session.end()
     if interrupts.is_noted:
         raise KeyboardInterrupt
     if session.interrupt is not None:
@@ -82,6 +85,7 @@ class _Session:
         self._recorder = recorder
         self._wreck: BaseException | None = None
         self.is_over = False
+        self._tracker: Tracker | None = None
         self._is_running = False
         self.interrupt: BaseException | None = None
 
@@ -95,6 +99,7 @@ class _Session:
             max_steps=world.max_steps,
             explores_clock=world.explores_clock,
             recorder=self._recorder,
+            make_tracker=self._make_tracker,
         )
         left: BaseException | None = None
         try:
@@ -111,6 +116,16 @@ class _Session:
             self.interrupt = controller.broken
         elif self._is_running:
             self._take(controller.conclude(left))
+
+    def _make_tracker(self) -> Tracker:
+        if self._tracker is None:
+            self._tracker = Tracker()
+        return self._tracker
+
+    def end(self) -> None:
+        """Leave the classes of the program as they were."""
+        if self._tracker is not None:
+            self._tracker.turn(on=False)
 
     def tidy(self) -> None:
         """Let go of a run of trio that broke off.
@@ -139,6 +154,8 @@ class _Session:
                 if chooser is None:
                     self.is_over = True
                     return
+                if self._tracker is not None or getattr(chooser, "is_tracked", False):
+                    self._make_tracker().turn(on=getattr(chooser, "is_tracked", False))
                 injection = Injection(world.faults) if world.faults else None
                 self._is_running = True
                 execution = await controller.execute(nursery, world.program, chooser, injection)

@@ -8,6 +8,7 @@ import attrs
 
 if TYPE_CHECKING:
     from ._diagnosis import Waiting
+    from ._reduction.tracker import Trail
 
 
 @final
@@ -40,6 +41,8 @@ class Execution:
     """The first given choice that there was no option for."""
     hurried: bool = False
     """Whether somebody had waited for so long that nobody else could be chosen: some schedules are out of reach."""
+    trail: Trail | None = None
+    """What its steps touched, where that was tracked."""
 
     @property
     def cost(self) -> int:

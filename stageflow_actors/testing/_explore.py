@@ -15,9 +15,9 @@ from stageflow_actors.errors import ReplayError
 from ._canary import require_control
 from ._choosers import Given
 from ._drive import Program, World, drive
-from ._faults import require_faults
+from ._faults import MessageFault, require_faults
 from ._frames import get_name
-from ._report import RaceFailure, Report
+from ._report import Certificate, RaceFailure, Report
 from ._schedule import decode
 from ._search import STRATEGIES, Frontier, make_search
 from ._simplify import MAX_STEPS, Hunt, Once, make_failure, simplify
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from ._choosers import Chooser
     from ._execution import Execution
     from ._faults import Fault
-    from ._search import Strategy
+    from ._search import Plan, Strategy
 
 ClockMode: TypeAlias = Literal["explore", "auto"]
 CLOCKS: Final[tuple[str, ...]] = get_args(ClockMode)
@@ -57,9 +57,10 @@ def explore(
         program: An async function without arguments, of any trio code. It fails if it raises, if all its tasks
             wait for each other or for a wake-up that nobody can give, or if it does not end.
         max_executions: How many executions are made at most to find a failure; up to 300 more make it simpler.
-        strategy: `auto`: every schedule without a preemption, with one, with two and so on; from half of the
-            executions on, PCT, POS and random take turns with that. `dfs`: only the systematic part, depth first.
-            `pct`, `pos`, `random`: only that sampler.
+        strategy: `auto`: every schedule without a preemption, with one, with two and so on, in turn with partial order
+            reduction; from half of the executions on, PCT, POS and random take turns with these. `dpor`: only
+            partial order reduction, and where that cannot follow the program's state what `dfs` does. `dfs`: only the
+            schedules by preemptions, depth first. `pct`, `pos`, `random`: only that sampler.
         seed: Of the samplers. The same seed gives the same executions.
         faults: What may go wrong, each once at most in an execution.
         clock: `explore`: that the clock jumps to the next deadline is a choice at every await, for real time
@@ -92,8 +93,10 @@ def hunt_down(world: World, *, max_executions: int, strategy: Strategy, seed: in
             while Hypothesis looks for simpler inputs, is not worth hundreds of executions.
     """
     name = get_name(world.program)
-    search, frontier = make_search(strategy, seed, max_executions)
-    hunt = Hunt(search, max_executions)
+    unfollowed = "faults that befall messages" if any(isinstance(one, MessageFault) for one in world.faults) else None
+    plan = make_search(strategy, seed, max_executions, unfollowed=unfollowed)
+    frontier, dpor = plan.frontier, plan.dpor
+    hunt = Hunt(plan.search, max_executions)
     try:
         drive(world, hunt)
     except KeyboardInterrupt as interrupt:
@@ -103,10 +106,12 @@ def hunt_down(world: World, *, max_executions: int, strategy: Strategy, seed: in
         program=name,
         failure=None,
         executions=hunt.executions,
-        complete=frontier is not None and hunt.found is None and frontier.is_complete and hunt.is_pure,
+        certificate=None if hunt.found is not None or not hunt.is_pure else certify(plan),
         bound=None if frontier is None or hunt.is_hurried else frontier.bound,
-        sampled=hunt.executions - (0 if frontier is None else frontier.taken),
-        diverged=0 if frontier is None else frontier.diverged,
+        reduced=0 if dpor is None else dpor.taken,
+        sampled=hunt.executions - plan.systematic,
+        untracked=() if dpor is None else tuple(dpor.untracked),
+        diverged=plan.diverged,
         uncontrolled=tuple(sorted(hunt.uncontrolled)),
         seed=seed,
         clock="explore" if world.explores_clock else "auto",
@@ -118,6 +123,17 @@ def hunt_down(world: World, *, max_executions: int, strategy: Strategy, seed: in
         return attrs.evolve(report, failure=failure)
     failure, extra = simplify(world, hunt.found, frontier or Frontier(f"auto/{seed}"))
     return attrs.evolve(report, failure=failure, simplified_in=extra)
+
+
+def certify(plan: Plan) -> Certificate | None:
+    """Return the proof that every schedule was run, or one for each that can be told apart; None if not."""
+    if plan.diverged:
+        return None
+    if plan.frontier is not None and plan.frontier.is_complete:
+        return Certificate("dfs", plan.frontier.taken, 0)
+    if plan.dpor is not None and plan.dpor.is_complete:
+        return Certificate("dpor", plan.dpor.taken, plan.dpor.pruned)
+    return None
 
 
 def replay(

@@ -14,17 +14,20 @@ from stageflow_actors.errors import InjectedError
 from ._brief import Brief
 
 ANY: Final = "*"
-"""The name that stands for any task."""
+"""The name that stands for any task, or any actor."""
+
+_KNOWN: Final = "Crash, Delay, Cancel, ClockJump, Late, Doubled or Dropped"
 
 ErrorSource: TypeAlias = type[Exception] | Callable[[], Exception] | Exception
 """What a crash raises: a type or function that is called without arguments, or an exception, which is copied."""
 
 
 class Fault(Brief):
-    """The base of the faults: a program's `faults` are an iterable of `Crash`, `Delay`, `Cancel`, `ClockJump`.
+    """The base of the faults: a program's `faults` are an iterable of them.
 
-    Each strikes once, at most. A point is an await that stands for real work, which can fail and take long: a
-    checkpoint, a sleep, a thread, a socket. Locks, events and memory channels have none.
+    `Crash` and `Delay` strike a task, `Cancel` and `ClockJump` the program, `Late`, `Doubled` and `Dropped` a message
+    to a resident actor. Each strikes once, at most. A point is an await that stands for real work, which can fail and
+    take long: a checkpoint, a sleep, a thread, a socket. Locks, events and memory channels have none.
     """
 
     __slots__ = ()
@@ -109,6 +112,94 @@ class ClockJump(Fault):
         _require_point("the at of a ClockJump", self.at)
 
 
+class MessageFault(Fault):
+    """The base of the faults that befall messages to resident actors: asks, tells, and stages of runs alike."""
+
+    __slots__ = ()
+
+    on: str
+    at: int | None
+
+    def _check(self) -> None:
+        kind = type(self).__name__
+        require_name(f"the on of a {kind}", self.on)
+        if "" in self.on.split("/"):
+            refuse(f"the on of a {kind} must be the full name of an actor, such as 'ingest/parser', not {self.on!r}")
+        _require_point(f"the at of a {kind}", self.at)
+
+
+@final
+@attrs.frozen(repr=False)
+class Late(MessageFault):
+    """A message to an actor is accepted at once, and comes late: messages that were sent after it overtake it.
+
+    Those of other tasks, that is. What the same task sends to the same actor meanwhile comes after it, for the order
+    of these is what a mailbox promises. Until it comes it is queued in every other respect: it takes up room, its
+    asker may give up, it is a dead letter where the actor ends. It strikes only where the mailbox has room.
+
+    Raises:
+        PipelineValidationError: A value cannot be used.
+    """
+
+    on: str
+    """The actor, by its name with those of the supervisors above, such as `ingest/parser`; `"*"` for any."""
+    at: int | None = None
+    """Which of the messages that are sent to it, counted from 1; None for any or none, explored as a choice."""
+    seconds: float = 1.0
+    """By how much, on the clock of the program, which jumps: nobody waits for them."""
+
+    def __attrs_post_init__(self) -> None:
+        self._check()
+        require_between("the seconds of a Late", self.seconds, 0)
+
+
+@final
+@attrs.frozen(repr=False)
+class Doubled(MessageFault):
+    """A message is handled, replied to, and then delivered to the actor again, as if that had never been noted.
+
+    The second delivery comes before all that is queued, with the same `idempotency_key` and the next `attempt`. The
+    asker has the first reply; the second is a `late_reply`. In the ledger the message ends as its last delivery does.
+
+    It strikes only what may be delivered again: actors with `idempotent=True` and `max_deliveries` left.
+
+    Raises:
+        PipelineValidationError: A value cannot be used; or, while it is explored, the actor that it names delivers
+            nothing twice.
+    """
+
+    on: str
+    """The actor, by its name with those of the supervisors above, such as `ingest/parser`; `"*"` for any."""
+    at: int | None = None
+    """Which of the messages that are sent to it, counted from 1; None for any or none, explored as a choice."""
+
+    def __attrs_post_init__(self) -> None:
+        self._check()
+
+
+@final
+@attrs.frozen(repr=False)
+class Dropped(MessageFault):
+    """A message finds the mailbox full, and the mailbox does what its `overflow` says.
+
+    With `reject`, `drop_newest` and `drop_oldest` a message is refused or dropped, with the errors, dead letters and
+    counts of a mailbox that is full. With `wait` none is lost: its sender waits until others had a turn, and
+    `tell_nowait` raises the `MailboxFullError`.
+
+    Raises:
+        PipelineValidationError: A value cannot be used; or, while it is explored, the mailbox of the actor that it
+            names is never full.
+    """
+
+    on: str
+    """The actor, by its name with those of the supervisors above, such as `ingest/parser`; `"*"` for any."""
+    at: int | None = None
+    """Which of the messages that are sent to it, counted from 1; None for any or none, explored as a choice."""
+
+    def __attrs_post_init__(self) -> None:
+        self._check()
+
+
 def make_error(crash: Crash) -> Exception:
     """Return a new exception of the kind that a crash raises: no two executions share a traceback.
 
@@ -141,7 +232,7 @@ def require_faults(faults: object) -> tuple[Fault, ...]:
     plan = tuple(faults)
     for fault in plan:
         if not isinstance(fault, Fault):
-            refuse(f"a fault must be a Crash, Delay, Cancel or ClockJump, not {fault!r}")
+            refuse(f"a fault must be a {_KNOWN}, not {fault!r}")
     return plan
 
 

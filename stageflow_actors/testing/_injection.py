@@ -9,8 +9,9 @@ import outcome
 import trio
 
 from ._cell import Cell
-from ._faults import ANY, Cancel, ClockJump, Crash, Delay, make_error
+from ._faults import ANY, Cancel, ClockJump, Crash, Delay, MessageFault, make_error
 from ._frames import is_of, is_own, split
+from ._message_faults import Post
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -101,8 +102,10 @@ class Injection:
     """A fault plan in one execution: each of its faults strikes once at most."""
 
     def __init__(self, faults: Sequence[Fault]) -> None:
-        self._open = dict(enumerate(faults))
-        """The faults that have not struck, by their index."""
+        self._open = {index: fault for index, fault in enumerate(faults) if not isinstance(fault, MessageFault)}
+        """The faults of tasks and of the program that have not struck, by their index."""
+        self.post = Post(faults) if len(self._open) < len(faults) else None
+        """The faults of messages."""
         self._counts = [0] * len(faults)
         self._at_point: set[int] = set()
         """The numbers of the tasks that wait where something could fail."""

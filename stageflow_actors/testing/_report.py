@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import groupby
-from typing import TYPE_CHECKING, Final, NoReturn, final
+from typing import TYPE_CHECKING, Final, Literal, NoReturn, final
 
 import attrs
 
@@ -121,6 +121,19 @@ class RaceFailure:
 
 @final
 @attrs.frozen
+class Certificate:
+    """How it is known that no schedule of a program fails, for these inputs, with these faults and this clock."""
+
+    method: Literal["dpor", "dfs"]
+    """`dfs`: every schedule was run. `dpor`: one of each that differ in the order of dependent steps."""
+    executions: int
+    """How many executions that took, without those of other searches beside it."""
+    pruned: int
+    """How many of them ended early, for all that could follow had been run."""
+
+
+@final
+@attrs.frozen
 class Report:
     """What an exploration covered."""
 
@@ -130,12 +143,16 @@ class Report:
     """The first failure, with as few preemptions as could be found; None if there was none."""
     executions: int
     """How many executions were made to find it or to find none, without those that made it simpler."""
-    complete: bool
-    """Whether every schedule was run. It never is where something was not controlled."""
+    certificate: Certificate | None
+    """How it is known that no schedule fails; None where it is not. It never is where something was not controlled."""
     bound: int | None
     """Every schedule with at most so many preemptions, jumps and faults was run; None: not even without."""
     sampled: int
     """How many of the executions were drawn by a sampler."""
+    reduced: int = 0
+    """How many of the executions were made by partial order reduction."""
+    untracked: tuple[str, ...] = ()
+    """State that several tasks touched and that partial order reduction cannot follow: it gave up."""
     simplified_in: int = 0
     """How many more executions it took to make the failure simpler and to prove that it cannot be more so."""
     diverged: int = 0
@@ -145,6 +162,11 @@ class Report:
     seed: int = 0
     clock: str = "explore"
     """How the clock went: as in `explore`."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether every schedule was run, or one for all that cannot be told from it."""
+        return self.certificate is not None
 
     def raise_for_failure(self) -> None:
         """Raise a `RaceError` if there is a failure."""
@@ -161,9 +183,12 @@ class Report:
 
     def _tell_coverage(self) -> str:
         made = count(self.executions, "execution")
-        if self.complete:
+        if self.certificate is not None:
             clock = "" if self.clock == "explore" else ", with a clock that jumps only when nothing else can go on"
-            return f"no failure in any schedule: complete, {made}{clock}"
+            if self.certificate.method == "dfs":
+                return f"no failure in any schedule: complete, {made}{clock}{self._tell_untracked()}"
+            told = f"{made}, {self.certificate.executions:,} by partial order reduction"
+            return f"no failure in any schedule that can be told apart: complete, {told}{clock}"
         parts = []
         if self.bound is not None:
             most = f"with at most {count(self.bound, 'preemption')}" if self.bound else "without a preemption"
@@ -177,7 +202,13 @@ class Report:
             told += f"; not deterministic, {count(self.diverged, 'execution')} went another way with the same choices"
         if self.uncontrolled:
             told += "; not controlled: " + "; ".join(self.uncontrolled)
-        return told
+        return told + self._tell_untracked()
+
+    def _tell_untracked(self) -> str:
+        """Return why the search fell back to every schedule by preemptions."""
+        if not self.untracked:
+            return ""
+        return f"; without partial order reduction, which cannot follow {', '.join(self.untracked)}"
 
 
 def raise_failure(failure: RaceFailure, report: Report | None) -> NoReturn:

@@ -10,7 +10,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Literal, Protocol, TypeAlias, final, get_args
 
+import attrs
+
 from ._choosers import Given, Priorities, Resampled, Uniform, make_random
+from ._reduction.search import Dpor
 
 if TYPE_CHECKING:
     import random
@@ -19,7 +22,7 @@ if TYPE_CHECKING:
     from ._choosers import Chooser
     from ._execution import Execution
 
-Strategy: TypeAlias = Literal["auto", "dfs", "pct", "pos", "random"]
+Strategy: TypeAlias = Literal["auto", "dpor", "dfs", "pct", "pos", "random"]
 STRATEGIES: Final[tuple[str, ...]] = get_args(Strategy)
 
 _MOST_KEPT: Final = 1_000_000
@@ -27,6 +30,9 @@ _MOST_KEPT: Final = 1_000_000
 
 _SYSTEMATIC: Final = 0.5
 """The share of the executions of `auto` before which the samplers take turns with the systematic search."""
+
+_BLOCK: Final = 8
+"""How many executions the systematic search and the reduction make in turn."""
 
 _DEPTHS: Final = (2, 3, 5, 4)
 """Which depths of bugs PCT aims at, in turn."""
@@ -183,36 +189,79 @@ class Sampled:
 
 
 @final
+class Reduced:
+    """Partial order reduction for as long as it can follow the program; then every schedule, by preemptions.
+
+    Args:
+        dpor: The reduction.
+        frontier: Where the schedules are.
+    """
+
+    def __init__(self, dpor: Dpor, frontier: Frontier) -> None:
+        self._dpor = dpor
+        self._systematic = Systematic(frontier)
+        self._current: Search = dpor
+
+    def next(self) -> Chooser | None:
+        """Return the chooser of the next execution; None where every schedule was run, or one for each."""
+        chooser = self._dpor.next()
+        if chooser is not None or self._dpor.is_complete:
+            return chooser
+        self._current = self._systematic
+        return self._systematic.next()
+
+    def learn(self, execution: Execution) -> None:
+        """Hear what came of it."""
+        self._current.learn(execution)
+
+
+@final
 class Portfolio:
-    """Systematic first; from half of the executions on, samplers take turns with it.
+    """Systematic search and partial order reduction in turn; from half of the executions on, samplers too.
 
     Args:
         frontier: Of the systematic search.
+        dpor: The reduction.
         executions: How many there may be.
         samplers: Those that take turns.
     """
 
-    def __init__(self, frontier: Frontier, executions: int, samplers: Sequence[Sampled]) -> None:
+    def __init__(self, frontier: Frontier, dpor: Dpor, executions: int, samplers: Sequence[Sampled]) -> None:
         self._frontier = frontier
+        self._dpor = dpor
         self._systematic = Systematic(frontier)
-        self._searches: list[Search] = [self._systematic, *samplers]
+        self._samplers = samplers
         self._from = int(executions * _SYSTEMATIC)
         self._number = 0
         self._current: Search = self._systematic
 
     def next(self) -> Chooser | None:
-        """Return the chooser of the next execution; None where every schedule was run.
+        """Return the chooser of the next execution; None where every schedule was run, or one for each.
 
         Of a program that does not repeat itself the systematic search may run out early; the samplers go on.
         """
         self._number += 1
-        turn = 0 if self._number <= self._from else self._number % len(self._searches)
-        self._current = self._searches[turn]
-        chooser = self._current.next()
-        if chooser is None and not self._frontier.is_complete:
-            self._current = self._searches[1 + self._number % (len(self._searches) - 1)]
-            return self._current.next()
-        return chooser
+        if self._is_over():
+            return None
+        for search in self._list_turns():
+            self._current = search
+            chooser = search.next()
+            if chooser is not None:
+                return chooser
+            if self._is_over():
+                return None
+        return None
+
+    def _is_over(self) -> bool:
+        return self._frontier.is_complete or (self._dpor.is_complete and not self._frontier.diverged)
+
+    def _list_turns(self) -> list[Search]:
+        """Return whose turn it is, and who is next where they have nothing to run."""
+        sampler = self._samplers[self._number % len(self._samplers)]
+        reduces = self._number // _BLOCK % 2 == 1 and self._dpor.is_open  # in blocks, for to begin with it costs time
+        if self._number > self._from and self._number % (1 + len(self._samplers)):
+            return [sampler]
+        return [self._dpor, self._systematic, sampler] if reduces else [self._systematic, self._dpor, sampler]
 
     def learn(self, execution: Execution) -> None:
         """Hear what came of it."""
@@ -230,14 +279,50 @@ def make_sampler(strategy: str, seed: int) -> Sampled:
     return Sampled(lambda number, _: Uniform(f"random/{seed}/{number}"))
 
 
-def make_search(strategy: str, seed: int, executions: int) -> tuple[Search, Frontier | None]:
-    """Return a strategy's search, and its frontier where it has one."""
+@final
+@attrs.frozen
+class Plan:
+    """The search of a strategy, and what it consists of."""
+
+    search: Search
+    frontier: Frontier | None = None
+    dpor: Dpor | None = None
+
+    @property
+    def diverged(self) -> int:
+        """How many executions went another way than the same choices had gone before."""
+        return sum(0 if part is None else part.diverged for part in (self.frontier, self.dpor))
+
+    @property
+    def systematic(self) -> int:
+        """How many executions were not drawn by a sampler."""
+        return sum(0 if part is None else part.taken for part in (self.frontier, self.dpor))
+
+
+def make_search(strategy: str, seed: int, executions: int, *, unfollowed: str | None = None) -> Plan:
+    """Return the search of a strategy.
+
+    Args:
+        strategy: Its name.
+        seed: Of what is drawn.
+        executions: How many there may be.
+        unfollowed: What it is that partial order reduction cannot follow; None where nothing is known yet.
+    """
+    plan = _make_plan(strategy, seed, executions)
+    if unfollowed is not None and plan.dpor is not None:
+        plan.dpor.give_up(unfollowed)
+    return plan
+
+
+def _make_plan(strategy: str, seed: int, executions: int) -> Plan:
     if strategy == "dfs":
         frontier = Frontier(None)
-        return Systematic(frontier), frontier
+        return Plan(Systematic(frontier), frontier)
+    if strategy == "dpor":
+        frontier, dpor = Frontier(None), Dpor()
+        return Plan(Reduced(dpor, frontier), frontier, dpor)
     if strategy == "auto":
-        frontier = Frontier(f"auto/{seed}")
-        return Portfolio(
-            frontier, executions, [make_sampler(name, seed) for name in ("pct", "pos", "random")]
-        ), frontier
-    return make_sampler(strategy, seed), None
+        frontier, dpor = Frontier(f"auto/{seed}"), Dpor()
+        samplers = [make_sampler(name, seed) for name in ("pct", "pos", "random")]
+        return Plan(Portfolio(frontier, dpor, executions, samplers), frontier, dpor)
+    return Plan(make_sampler(strategy, seed))

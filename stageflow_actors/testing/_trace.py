@@ -93,6 +93,20 @@ class Recorder:
         """Note a fault that strikes the program, and no task of it."""
         self._add(fault, "strikes", "", "")
 
+    def befall(self, task: str, what: str, fault: str = "", choice: int | None = None) -> None:
+        """Note what becomes of a message, in the middle of a step that is told below.
+
+        Args:
+            task: Who sends or handles it.
+            what: What becomes of it.
+            fault: What struck it.
+            choice: The index of the option that the fault was; None where it was no choice.
+        """
+        self.faults += choice is not None
+        pending, self._pending = self._pending, ("", "", choice)
+        self._add(task, _ADDRESS.sub("", what), fault, "")
+        self._pending = pending
+
     def jump(self, before: float, after: float) -> None:
         """Note a jump of the clock."""
         self._add("the clock", f"jumps from {before:g} s to {after:g} s", "", "")

@@ -25,7 +25,19 @@ from stageflow_actors._validation import list_names, refuse, require_count, requ
 from stageflow_actors.errors import InjectedError, MissingExtraError
 
 from ._brief import brief
-from ._faults import ANY, Cancel, ClockJump, Crash, Delay, ErrorSource, Fault
+from ._faults import (
+    ANY,
+    Cancel,
+    ClockJump,
+    Crash,
+    Delay,
+    Doubled,
+    Dropped,
+    ErrorSource,
+    Fault,
+    Late,
+    MessageFault,
+)
 from ._scripted import Scripted
 from ._shapes import Shape, lay_out
 
@@ -44,6 +56,7 @@ if TYPE_CHECKING:
 __all__ = ["Scripted", "fault_plans", "outputs", "pipelines", "snapshots"]
 
 _KINDS: Final = (Crash, Delay, Cancel, ClockJump)
+_MESSAGE_KINDS: Final = (Late, Doubled, Dropped)
 _LABELS: Final = ("left", "right")
 _TRIGGERS: Final = (*[Trigger.ALL_SUCCESS] * 3, Trigger.NONE_FAILED, Trigger.ONE_SUCCESS, Trigger.ALL_DONE)
 
@@ -269,10 +282,13 @@ def fault_plans(
     It shrinks towards no fault at all, and a fault towards the first of all points.
 
     Args:
-        on: What may crash or be delayed: the name of a task or stage, names, or a pipeline, for its stages.
+        on: What may crash or be delayed: the name of a task or stage, names, or a pipeline, for its stages. Of faults
+            of messages: an actor's full name, or names.
         max_faults: How many faults a plan has at most.
-        kinds: Which faults may be drawn, the simplest first.
-        max_at: The last point of a task at which it may crash or be delayed, counted from 1.
+        kinds: Which faults may be drawn, the simplest first. `Late`, `Doubled` and `Dropped` have to be asked for: they
+            do nothing where there is no resident actor.
+        max_at: The last point of a task at which it may crash or be delayed, and the last message to an actor that may
+            be struck, counted from 1.
         max_step: The last step of the execution at which it may be cancelled or its clock jump, counted from 1.
         errors: What crashes raise: one of these.
 
@@ -288,9 +304,12 @@ def fault_plans(
         if not given:
             refuse(f"{what} is empty, so that there is nothing to draw from", hint=f"leave {what} out for all there is")
     for kind in chosen:
-        if kind not in _KINDS:
-            known = list_names(known.__name__ for known in _KINDS)
+        if kind not in (*_KINDS, *_MESSAGE_KINDS):
+            known = list_names(known.__name__ for known in (*_KINDS, *_MESSAGE_KINDS))
             refuse(f"a kind of fault must be one of {known}, not {kind!r}")
+        if issubclass(kind, MessageFault) and isinstance(on, Pipeline):
+            hint = "give the full names of the actors as on, or '*'"
+            refuse(f"a {kind.__name__} strikes messages to an actor, and stages of a pipeline are none", hint=hint)
     where, at, step = st.sampled_from(names), st.integers(1, max_at), st.integers(1, max_step)
     seconds = st.sampled_from([1.0, 0.1, 10.0])
     make: dict[type[Fault], st.SearchStrategy[Fault]] = {
@@ -298,6 +317,9 @@ def fault_plans(
         Delay: st.builds(Delay, where, at, seconds),
         Cancel: st.builds(Cancel, step),
         ClockJump: st.builds(ClockJump, seconds, step),
+        Late: st.builds(Late, where, at, seconds),
+        Doubled: st.builds(Doubled, where, at),
+        Dropped: st.builds(Dropped, where, at),
     }
     return st.lists(st.one_of([make[kind] for kind in chosen]), max_size=max_faults).map(tuple)
 

@@ -1,0 +1,177 @@
+"""What the code of a frame could have touched between two suspensions: cells, globals, attributes, by name.
+
+The path that a frame took in a step is not recorded, for that would cost more than the step. It is known where the
+frame was suspended before and after, and every instruction that lies on a path between the two is taken to have run.
+"""
+
+from __future__ import annotations
+
+import dis
+from types import CodeType
+from typing import TYPE_CHECKING, Final, final
+
+import attrs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_CELLS: Final = {
+    "LOAD_DEREF",
+    "STORE_DEREF",
+    "DELETE_DEREF",
+    "LOAD_CLOSURE",
+    "LOAD_CLASSDEREF",
+    "LOAD_FROM_DICT_OR_DEREF",
+}
+_GLOBALS: Final = {
+    "LOAD_GLOBAL",
+    "STORE_GLOBAL",
+    "DELETE_GLOBAL",
+    "LOAD_NAME",
+    "STORE_NAME",
+    "DELETE_NAME",
+    "LOAD_FROM_DICT_OR_GLOBALS",
+}
+_ENDS: Final = {"RETURN_VALUE", "RETURN_CONST", "RAISE_VARARGS", "RERAISE"}
+_JUMPS: Final = {"JUMP_FORWARD", "JUMP_BACKWARD", "JUMP_BACKWARD_NO_INTERRUPT", "JUMP_ABSOLUTE"}
+
+START: Final = -1
+"""Where a frame is that has not begun."""
+END: Final = -2
+"""Where a frame is that has ended."""
+
+
+@final
+@attrs.frozen
+class Names:
+    """What instructions refer to by name."""
+
+    cells: frozenset[str] = frozenset()
+    globals: frozenset[str] = frozenset()
+    attributes: frozenset[str] = frozenset()
+    imports: frozenset[str] = frozenset()
+
+
+NO_NAMES: Final = Names()
+
+
+@final
+class CodeMap:
+    """The names in a code object, as a whole and between two of its suspensions."""
+
+    def __init__(self, code: CodeType) -> None:
+        self._bytecode = dis.Bytecode(code)
+        self._instructions = list(self._bytecode)
+        self._index = {instruction.offset: at for at, instruction in enumerate(self._instructions)}
+        self._segments: dict[tuple[int, int], Names] = {}
+        self._next: list[list[int]] | None = None
+        self._deref = frozenset(code.co_cellvars) | frozenset(code.co_freevars)
+        self.whole = self._gather(range(len(self._instructions)))
+        """Of all its instructions, and those of the functions that it makes."""
+
+    def between(self, start: int, end: int) -> Names:
+        """Return the names on the paths from one suspension to another.
+
+        Args:
+            start: The frame's `f_lasti` before, or `START`.
+            end: Its `f_lasti` after, or `END`.
+        """
+        names = self._segments.get((start, end))
+        if names is None:
+            names = self._segments[start, end] = self._find(start, end)
+        return names
+
+    def _find(self, start: int, end: int) -> Names:
+        successors = self._next
+        if successors is None:
+            successors = self._next = self._link()
+        stops = {at for at, one in enumerate(self._instructions) if one.opname == "YIELD_VALUE"}
+        if start == START:
+            first = [0]
+        else:
+            at = self._find_stop(start, stops)
+            if at is None:
+                return self.whole
+            first = successors[at]
+        ahead = _reach(first, successors, stops)
+        if end == END:
+            return self._gather(ahead)
+        last = self._find_stop(end, stops)
+        if last is None:
+            return self.whole
+        before: list[list[int]] = [[] for _ in successors]
+        for at, nexts in enumerate(successors):
+            for other in nexts:
+                before[other].append(at)
+        behind = _reach(before[last], before, stops)
+        return self._gather(sorted(ahead & behind))
+
+    def _find_stop(self, offset: int, stops: set[int]) -> int | None:
+        """Return where a suspended frame is; its `f_lasti` is that of the yield, or of what resumes it."""
+        at = self._index.get(offset)
+        for candidate in () if at is None else (at, at - 1, at + 1):
+            if candidate in stops:
+                return candidate
+        return None
+
+    def _link(self) -> list[list[int]]:
+        """Return which instructions may follow each."""
+        successors: list[list[int]] = []
+        for at, one in enumerate(self._instructions):
+            nexts = [] if one.opname in _ENDS or one.opname in _JUMPS else [at + 1]
+            if one.opcode in dis.hasjrel or one.opcode in dis.hasjabs:
+                nexts.append(self._index[one.argval])
+            successors.append([other for other in nexts if other < len(self._instructions)])
+        for entry in self._bytecode.exception_entries:  # type: ignore[attr-defined]  # not in the stubs
+            handler = self._index[entry.target]
+            for at, one in enumerate(self._instructions):
+                if entry.start <= one.offset < entry.end:
+                    successors[at].append(handler)
+        return successors
+
+    def _gather(self, chosen: Iterable[int]) -> Names:
+        cells, names, attributes, imports = set[str](), set[str](), set[str](), set[str]()
+        for at in chosen:
+            one = self._instructions[at]
+            if one.opname in _CELLS:
+                cells.add(one.argval)
+            elif one.opname.startswith("LOAD_FAST"):  # by which newer releases pass a cell to an inner function
+                argued = one.argval if isinstance(one.argval, tuple) else (one.argval,)
+                cells.update(self._deref.intersection(argued))
+            elif one.opname in _GLOBALS:
+                names.add(one.argval)
+            elif one.opname == "IMPORT_NAME":
+                imports.add(one.argval)
+            elif one.opcode in dis.hasname:
+                attributes.add(one.argval)
+            elif isinstance(one.argval, CodeType):
+                inner = map_code(one.argval).whole
+                cells |= inner.cells
+                names |= inner.globals
+                attributes |= inner.attributes
+                imports |= inner.imports
+        return Names(frozenset(cells), frozenset(names), frozenset(attributes), frozenset(imports))
+
+
+def _reach(first: Iterable[int], successors: list[list[int]], stops: set[int]) -> set[int]:
+    """Return all that is reached without passing through a suspension."""
+    found = set[int]()
+    open_ones = list(first)
+    while open_ones:
+        at = open_ones.pop()
+        if at not in found:
+            found.add(at)
+            if at not in stops:
+                open_ones += successors[at]
+    return found
+
+
+_MAPS: Final[dict[CodeType, CodeMap]] = {}
+
+
+def map_code(code: CodeType) -> CodeMap:
+    """Return the map of a code object, made once."""
+    found = _MAPS.get(code)
+    if found is None:
+        found = _MAPS[code] = CodeMap(code)
+    return found

@@ -1,0 +1,359 @@
+"""What a step has read and written of all that no class tells of: cells, globals, containers.
+
+A step is taken to have read whatever it could reach; what it has written is seen by comparing that with what it held
+before. That is enough, whatever the step did in between: a step that has changed nothing and one that has changed
+nothing that the first could reach have the same effect in either order.
+"""
+
+from __future__ import annotations
+
+import gc
+import types
+from operator import is_
+from typing import TYPE_CHECKING, Any, Final, final
+
+import attrs
+
+from .code import map_code
+from .kinds import UNSEEN_BUILTINS, Kind, Unseen, get_kind, is_pure, is_standard, read
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from contextvars import Context
+
+    from .code import Names
+    from .events import Key, Name
+
+_MOST: Final = 20_000
+"""Objects that a step may reach before they are called too many to be followed."""
+
+_SAME_IF_EQUAL: Final = frozenset({int, str, bytes})
+
+
+@final
+@attrs.define(eq=False)
+class Slot:
+    """A global of a module: a holder of one object.
+
+    Args:
+        table: The module's globals.
+        name: Its name in them.
+    """
+
+    table: dict[str, Any]
+    name: str
+
+    def read(self) -> Sequence[Any]:
+        """Return what is there."""
+        return (self.table[self.name],) if self.name in self.table else ()
+
+
+@final
+@attrs.define(eq=False)
+class _Known:
+    """A holder, with what it held when it was last looked at."""
+
+    holder: Any
+    key: Key
+    held: Sequence[Any]
+
+
+@final
+@attrs.frozen
+class Found:
+    """What a step could reach."""
+
+    holders: dict[Key, bool]
+    """Whether each has changed."""
+    unseen: tuple[str, ...]
+    """Names of what may have state that nobody sees."""
+    tellers: tuple[Any, ...]
+    """Objects whose class tells."""
+    untold: tuple[type, ...]
+    """Classes that could tell, and do not yet."""
+    fresh: frozenset[Key]
+    """The holders that the step has made."""
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    if one is other:
+        return True
+    kind = type(one)
+    return kind is type(other) and kind in _SAME_IF_EQUAL and bool(one == other)
+
+
+def are_same(one: Sequence[Any], other: Sequence[Any]) -> bool:
+    """Return whether two holders hold the same, or what was one holds the same as before."""
+    return len(one) == len(other) and (all(map(is_, one, other)) or all(map(_is_same, one, other)))
+
+
+@final
+class Heap:
+    """All holders that were met in an execution.
+
+    Args:
+        make_key: Gives a new key for something with a name.
+        make_name: Names what is met first in the step that is being made.
+        tells: Whether instances of a class tell of accesses.
+    """
+
+    def __init__(
+        self, make_key: Callable[[Name], Key], make_name: Callable[[], Name], tells: Callable[[type], bool]
+    ) -> None:
+        self._make_key = make_key
+        self._make_name = make_name
+        self._tells = tells
+        self._known: dict[int, _Known] = {}
+        self._slots: dict[tuple[int, str], Slot] = {}
+        self._old: dict[int, Any] = {}
+        """Holders that outlive an execution."""
+        self._before: dict[int, _Known] = {}
+        """Those of the execution before."""
+        self.has_news = False
+        """Whether one was met that is from before the execution, and was not known as such."""
+
+    def begin(self, program: Any) -> None:
+        """Begin an execution.
+
+        Args:
+            program: What is reached from it is from before.
+        """
+        if not self._old:
+            self.scan([program], None)
+            self._old = {number: known.holder for number, known in self._known.items()}
+        self._before = self._known
+        self._known = {}
+        for number, holder in enumerate(self._old.values()):
+            key = self._make_key(_name_lasting(holder) or ("old", number))
+            self._known[id(holder)] = _Known(holder, key, _read(holder))
+        self.has_news = False
+
+    def get_slot(self, table: dict[str, Any], name: str) -> Slot:
+        """Return the global of this name."""
+        slot = self._slots.get((id(table), name))
+        if slot is None:
+            slot = self._slots[id(table), name] = Slot(table, name)
+        return slot
+
+    def iterate_globals(self, names: Names, table: dict[str, Any], function: str) -> Iterable[Any]:
+        """Yield what code with these names reaches through the globals of its module.
+
+        Args:
+            names: What it refers to.
+            table: The globals.
+            function: The name of the function that it is of.
+        """
+        if not names.attributes.isdisjoint(_AROUND) and function not in _AROUND_FOR_ITSELF:
+            yield Unseen(f"what {function} reads or writes around a class")
+        if not names.attributes.isdisjoint(_OF_LOOP) or not names.globals.isdisjoint(_OF_LOOP):
+            yield Unseen(f"what {function} asks trio about its tasks")
+        builtins = table.get("__builtins__", {})
+        if isinstance(builtins, types.ModuleType):
+            builtins = vars(builtins)
+        for name in names.globals:
+            if name in table or name not in builtins:
+                slot = self.get_slot(table, name)
+                yield slot
+                value = table.get(name)
+                if isinstance(value, types.ModuleType):
+                    yield from self._iterate_module(value, names)
+            elif name in UNSEEN_BUILTINS:
+                yield builtins[name]
+        for name in names.imports:
+            if not is_pure(name):
+                yield Unseen(f"the module {name}")
+
+    def _iterate_module(self, module: types.ModuleType, names: Names) -> Iterable[Any]:
+        """Yield what is reached through a module by the attributes that are named beside it."""
+        name = module.__name__
+        if is_pure(name):
+            return
+        if is_standard(name) or not getattr(module, "__file__", "x.py").endswith((".py", ".pyc")):
+            yield Unseen(f"the module {name}")
+            return
+        for attribute in names.attributes:
+            if attribute in vars(module):
+                yield self.get_slot(vars(module), attribute)
+                value = vars(module)[attribute]
+                if isinstance(value, types.ModuleType):
+                    yield from self._iterate_module(value, names)
+
+    def scan(self, roots: Iterable[Any], context: Context | None) -> Found:  # noqa: C901, PLR0912 (every step goes through it)
+        """Look at all that is reached from some objects, and remember it.
+
+        Args:
+            roots: Where to begin.
+            context: That of the task, in which context variables have their values.
+        """
+        holders: dict[Key, bool] = {}
+        unseen: dict[str, None] = {}
+        tellers: list[Any] = []
+        fresh = set[int]()
+        untold: dict[type, None] = {}
+        seen = set[int]()
+        kept: list[Any] = []  # so that no identity is given twice while this looks around
+        open_ones = list(roots)
+        while open_ones:
+            thing = open_ones.pop()
+            sort = type(thing)
+            if sort is Unseen:
+                unseen[thing.name] = None
+                continue
+            kind = Kind.HOLDER if sort is Slot else get_kind(thing)
+            if kind is Kind.ATOM or id(thing) in seen:
+                continue
+            seen.add(id(thing))
+            kept.append(thing)
+            if kind is Kind.TELLS:
+                if self._tells(sort):
+                    tellers.append(thing)
+                else:
+                    untold[sort] = None
+                    self._look(thing, holders, fresh, open_ones)
+                open_ones.append(sort)
+            elif kind is Kind.HOLDER:
+                self._look(thing, holders, fresh, open_ones)
+            elif kind is Kind.FIXED:
+                open_ones += _iterate_fixed(thing)
+            elif kind is Kind.FUNCTION:
+                open_ones += self._open_function(thing)
+                if sort is types.FunctionType and not is_pure(thing.__module__):
+                    self._look(thing, holders, fresh, open_ones)
+            elif kind is Kind.CLASS:
+                if not is_pure(thing.__module__):
+                    self._look(thing, holders, fresh, open_ones)
+                    open_ones += thing.__bases__
+                    open_ones.append(sort)
+            elif kind is Kind.VARIABLE:
+                if context is not None and thing in context:
+                    open_ones.append(context[thing])
+            else:
+                name = _tell_unseen(thing, kind)
+                if name is not None:
+                    unseen[name] = None
+            if len(seen) > _MOST:
+                unseen["more objects than can be followed"] = None
+                break
+        return Found(holders, tuple(unseen), tuple(tellers), tuple(untold), frozenset(fresh))
+
+    def _look(self, holder: Any, holders: dict[Key, bool], fresh: set[Key], open_ones: list[Any]) -> None:
+        held = _read(holder)
+        known = self._known.get(id(holder))
+        if known is None:
+            name = _name_lasting(holder)
+            before = self._before.get(id(holder))
+            is_old = name is not None or (before is not None and before.holder is holder)
+            if is_old:
+                self.has_news = self.has_news or name is None
+                name = name or ("old", len(self._old))
+                self._old[id(holder)] = holder
+            key = self._make_key(name or self._make_name())
+            self._known[id(holder)] = _Known(holder, key, held)
+            holders[key] = True  # what it held before is not known
+            if not is_old:
+                fresh.add(key)
+        else:
+            same = are_same(known.held, held)
+            holders[known.key] = not same
+            if not same:
+                open_ones += known.held
+                known.held = held
+        open_ones += held
+
+    def _open_function(self, function: Any) -> Iterable[Any]:
+        """Return what a function could reach when it is called."""
+        if isinstance(function, types.BuiltinFunctionType):
+            owner = function.__self__
+            if owner is None or isinstance(owner, types.ModuleType):
+                return () if _is_known_builtin(function) else (Unseen(_tell_builtin(function)),)
+            return (owner,)
+        reached: list[Any] = [
+            *(function.__closure__ or ()),
+            *(function.__defaults__ or ()),
+            *(function.__kwdefaults__ or {}).values(),
+        ]
+        if function.__dict__:
+            reached.append(function.__dict__)
+        module = function.__module__
+        if is_pure(module):
+            return reached
+        if is_standard(module):
+            return [*reached, Unseen(f"the module {module}")]
+        names = map_code(function.__code__).whole
+        return [*reached, *self.iterate_globals(names, function.__globals__, function.__name__)]
+
+
+def _name_lasting(holder: Any) -> Name | None:
+    """Return the name of what is from before the program, as a rule."""
+    if type(holder) is Slot:
+        return "global", holder.table.get("__name__"), holder.name
+    if isinstance(holder, type) and "<locals>" not in holder.__qualname__:
+        return "class", holder.__module__, holder.__qualname__
+    if type(holder) is types.FunctionType and "<locals>" not in holder.__qualname__:
+        return "function", holder.__module__, holder.__qualname__
+    return None
+
+
+def _read(holder: Any) -> Sequence[Any]:
+    if type(holder) is Slot:
+        return holder.read()
+    if type(holder) is types.FunctionType:
+        return holder.__defaults__, holder.__kwdefaults__, holder.__code__
+    if isinstance(holder, type):
+        return [one for name, one in vars(holder).items() if not name.startswith("__")] + [
+            one for name, one in vars(holder).items() if name in _SPECIAL
+        ]
+    return read(holder)
+
+
+_AROUND: Final = frozenset(
+    {
+        "__setattr__",
+        "__getattribute__",
+        "__delattr__",
+        "__get__",
+        "__set__",
+        "__delete__",
+        "__setstate__",
+        "__reduce_ex__",
+    }
+)
+"""What reads and writes attributes without a word of their class."""
+_AROUND_FOR_ITSELF: Final = _AROUND | {"__init__", "__post_init__", "__getattr__", "__set_name__"}
+"""Functions that may: they are part of the class, or make an object that nobody knows yet."""
+_OF_LOOP: Final = frozenset({"current_statistics", "current_root_task", "child_nurseries", "eventual_parent_nursery"})
+"""What tells how it stands with other tasks."""
+
+_SPECIAL: Final = frozenset(
+    {f"__{name}__" for name in ("init", "new", "call", "enter", "exit", "aenter", "aexit", "await", "iter", "next")}
+    | {f"__{name}__" for name in ("aiter", "anext", "len", "bool", "contains", "getitem", "setitem", "delitem")}
+    | {f"__{name}__" for name in ("eq", "ne", "lt", "le", "gt", "ge", "hash", "repr", "str", "format", "del")}
+    | {f"__{name}__" for name in ("add", "sub", "mul", "iadd", "isub", "or", "and", "ior", "iand", "getattr")}
+    | {f"__{name}__" for name in ("get", "set", "set_name", "delete", "index", "int", "float", "neg", "post_init")}
+)
+"""Methods that are called without being named. Those that telling has put there are not among them."""
+
+
+def _iterate_fixed(thing: Any) -> Iterable[Any]:
+    if type(thing) is types.MethodType:
+        return thing.__self__, thing.__func__
+    if isinstance(thing, (tuple, frozenset)):
+        return thing
+    return gc.get_referents(thing)
+
+
+def _is_known_builtin(function: Any) -> bool:
+    module = function.__module__
+    if module == "builtins":
+        return function.__name__ not in UNSEEN_BUILTINS
+    return module is None or is_pure(module)
+
+
+def _tell_builtin(function: Any) -> str:
+    return f"{function.__name__}()" if function.__module__ == "builtins" else f"the module {function.__module__}"
+
+
+def _tell_unseen(thing: Any, kind: Kind) -> str | None:
+    if kind is Kind.MODULE:
+        return None if is_pure(thing.__name__) else f"the module {thing.__name__}"
+    return f"{type(thing).__module__}.{type(thing).__qualname__}".removeprefix("builtins.")

@@ -1,0 +1,418 @@
+"""What kind of thing an object is: whether its state can be seen, and how."""
+
+from __future__ import annotations
+
+import datetime as dt
+import decimal
+import enum
+import fractions
+import functools
+import gc
+import logging
+import re
+import sys
+import threading
+import types
+import uuid
+import weakref
+from abc import ABC, get_cache_token
+from collections import ChainMap, Counter, OrderedDict, UserDict, UserList, UserString, defaultdict, deque, namedtuple
+from contextvars import ContextVar, Token
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any, Final, final
+
+import attrs
+import outcome
+import trio
+
+from .classes import can_tell, is_from_python
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+
+@final
+@attrs.frozen
+class Unseen:
+    """Stands for what may have state that nobody sees."""
+
+    name: str
+
+
+class Kind(enum.Enum):
+    """How an object's state is seen."""
+
+    ATOM = enum.auto()
+    """It has none that could change."""
+    FIXED = enum.auto()
+    """It holds the same others for ever."""
+    HOLDER = enum.auto()
+    """It holds others, which may change: it is compared after each step."""
+    TELLS = enum.auto()
+    """Its class can be made to tell of each access."""
+    FUNCTION = enum.auto()
+    CLASS = enum.auto()
+    MODULE = enum.auto()
+    VARIABLE = enum.auto()
+    """A context variable."""
+    OPAQUE = enum.auto()
+    """It may have state that nobody sees."""
+
+
+_OWN: Final = __name__.partition(".")[0]
+_TOOLKIT: Final = tuple(
+    f"{_OWN}.testing.{part}" for part in ("_reduction", "_cell", "_clock", "_control", "_injection")
+)
+
+PURE: Final = frozenset(
+    {
+        "__future__",
+        "_abc",
+        "_bisect",
+        "_collections",
+        "_collections_abc",
+        "_datetime",
+        "_functools",
+        "_heapq",
+        "_json",
+        "_operator",
+        "_pytest",
+        "_struct",
+        "abc",
+        "ast",
+        "attr",
+        "attrs",
+        "base64",
+        "binascii",
+        "bisect",
+        "builtins",
+        "calendar",
+        "cmath",
+        "codecs",
+        "collections",
+        "colorsys",
+        "contextlib",
+        "contextvars",
+        "copy",
+        "copyreg",
+        "csv",
+        "dataclasses",
+        "datetime",
+        "difflib",
+        "dis",
+        "enum",
+        "errno",
+        "exceptiongroup",
+        "fractions",
+        "functools",
+        "genericpath",
+        "graphlib",
+        "hashlib",
+        "heapq",
+        "hmac",
+        "html",
+        "hypothesis",
+        "inspect",
+        "ipaddress",
+        "itertools",
+        "json",
+        "keyword",
+        "linecache",
+        "locale",
+        "logging",
+        "math",
+        "ntpath",
+        "numbers",
+        "opcode",
+        "operator",
+        "outcome",
+        "pickle",
+        "posixpath",
+        "pprint",
+        "pytest",
+        "re",
+        "reprlib",
+        "sniffio",
+        "statistics",
+        "string",
+        "stringprep",
+        "struct",
+        "sysconfig",
+        "textwrap",
+        "time",
+        "token",
+        "tokenize",
+        "traceback",
+        "trio",
+        "types",
+        "typing",
+        "typing_extensions",
+        "unicodedata",
+        "unittest",
+        "urllib",
+        "uuid",
+        "warnings",
+        "zlib",
+        "zoneinfo",
+    }
+)
+"""Modules whose functions keep nothing that a program's tasks could share through them, or that concerns no program."""
+
+UNSEEN_BUILTINS: Final = frozenset({"__import__", "compile", "eval", "exec", "globals", "input", "locals", "open"})
+"""Functions that reach what no name shows."""
+
+_ATOMS: Final[tuple[type, ...]] = (
+    bool,
+    bytes,
+    complex,
+    float,
+    int,
+    range,
+    str,
+    type(None),
+    type(Ellipsis),
+    type(NotImplemented),
+    dt.date,
+    dt.datetime,
+    dt.time,
+    dt.timedelta,
+    dt.timezone,
+    decimal.Decimal,
+    fractions.Fraction,
+    uuid.UUID,
+    re.Pattern,
+    re.Match,
+    types.CodeType,
+    types.FrameType,
+    types.TracebackType,
+    types.GetSetDescriptorType,
+    types.MemberDescriptorType,
+    types.WrapperDescriptorType,
+    types.MethodDescriptorType,
+    types.ClassMethodDescriptorType,
+    type(namedtuple("_Pair", "one").one),  # type: ignore[attr-defined]  # noqa: PYI024 (what shows its fields)
+    types.GenericAlias,
+    types.UnionType,
+    Token,
+    object,
+    slice,
+)
+"""Also what is the scheduler's, or only shows what happened."""
+
+_FIXED: Final[tuple[type, ...]] = (
+    tuple,
+    frozenset,
+    types.MethodType,
+    types.MethodWrapperType,
+    functools.partial,
+    functools.partialmethod,
+    classmethod,
+    staticmethod,
+    property,
+    types.MappingProxyType,
+    type({}.keys()),
+    type({}.values()),
+    type({}.items()),
+)
+
+_READERS: Final[dict[type, Callable[[Any], Sequence[Any]]]] = {}
+"""How what a holder holds is read."""
+
+
+def _reads(*kinds: type) -> Callable[[Callable[[Any], Sequence[Any]]], Callable[[Any], Sequence[Any]]]:
+    def add(reader: Callable[[Any], Sequence[Any]]) -> Callable[[Any], Sequence[Any]]:
+        for kind in kinds:
+            _READERS[kind] = reader
+        return reader
+
+    return add
+
+
+@_reads(list, deque, set)
+def _read_elements(holder: Any) -> Sequence[Any]:
+    return tuple(holder)
+
+
+@_reads(OrderedDict)
+def _read_ordered(holder: Any) -> Sequence[Any]:
+    return tuple(one for item in OrderedDict.items(holder) for one in item)
+
+
+@_reads(dict, Counter)
+def _read_items(holder: Any) -> Sequence[Any]:
+    return (*dict.keys(holder), *dict.values(holder))
+
+
+@_reads(defaultdict)
+def _read_default(holder: Any) -> Sequence[Any]:
+    return (holder.default_factory, *dict.keys(holder), *dict.values(holder))
+
+
+@_reads(bytearray)
+def _read_bytes(holder: Any) -> Sequence[Any]:
+    return (bytes(holder),)
+
+
+@_reads(types.CellType)
+def _read_cell(holder: Any) -> Sequence[Any]:
+    try:
+        return (holder.cell_contents,)
+    except ValueError:
+        return ()
+
+
+_LOCK: Final = type(threading.Lock())
+_REENTRANT_LOCK: Final = type(threading.RLock())
+
+
+@_reads(_LOCK)
+def _read_lock(holder: Any) -> Sequence[Any]:
+    return (holder.locked(),)
+
+
+@_reads(_REENTRANT_LOCK)
+def _read_reentrant_lock(holder: Any) -> Sequence[Any]:
+    return (repr(holder).partition(" at ")[0],)  # it says whether it is locked, by whom and how often
+
+
+@_reads(types.SimpleNamespace)
+def _read_namespace(holder: Any) -> Sequence[Any]:
+    return tuple(one for item in vars(holder).items() for one in item)
+
+
+@_reads(type(ABC.__dict__.get("_abc_impl")))
+def _read_registry(_holder: Any) -> Sequence[Any]:
+    return (get_cache_token(),)  # another whenever a class is registered with any
+
+
+_ITERATORS: Final[tuple[type, ...]] = (
+    type(iter([])),
+    type(reversed([])),
+    type(iter(())),
+    type(iter({})),
+    type(iter({}.values())),
+    type(iter({}.items())),
+    type(iter(set())),
+    type(iter(deque())),
+    type(iter("")),
+    type(iter(range(0))),
+)
+
+
+@_reads(*_ITERATORS)
+def _read_iterator(holder: Any) -> Sequence[Any]:
+    return (holder.__length_hint__(), *gc.get_referents(holder))
+
+
+def _read_logger(logger: Any) -> Sequence[Any]:
+    """Read what decides where a record goes. What Python's own handlers, or pytest's, do with it is nobody's state."""
+    handlers = [one for one in logger.handlers if get_root(type(one).__module__) not in ("logging", "_pytest", "rich")]
+    unseen = [Unseen(f"the handler {type(one).__qualname__}") for one in handlers]
+    return logger.level, logger.disabled, logger.propagate, *handlers, *unseen, *logger.filters, logger.parent
+
+
+def read(holder: Any) -> Sequence[Any]:
+    """Return what a holder holds, in an order that its elements alone decide."""
+    reader = _READERS.get(type(holder))
+    return _read_generic(holder) if reader is None else reader(holder)
+
+
+def _read_generic(holder: Any) -> Sequence[Any]:
+    """Read an object of a class of Python's whose instances do not tell, or a generator."""
+    kind = type(holder)
+    held = [one for one in gc.get_referents(holder) if one is not kind]
+    if kind in _SUSPENDED:
+        frame = (
+            getattr(holder, "gi_frame", None) or getattr(holder, "cr_frame", None) or getattr(holder, "ag_frame", None)
+        )
+        held = [one for one in held if type(one) is not types.FrameType]
+        held.append(None if frame is None else frame.f_lasti)
+    return held
+
+
+_FRAMES: Final = ("gi_frame", "cr_frame", "ag_frame")
+_SUSPENDED: Final[frozenset[type]] = frozenset({types.GeneratorType, types.CoroutineType, types.AsyncGeneratorType})
+
+_NOT_TOLD: Final[tuple[type, ...]] = (BaseException, enum.Enum, outcome.Outcome)
+"""Whose instances are held and read, and hardly ever written: they are compared instead."""
+
+_KINDS: Final[dict[type, Kind]] = (
+    dict.fromkeys(_ATOMS, Kind.ATOM)
+    | dict.fromkeys(_FIXED, Kind.FIXED)
+    | dict.fromkeys((*_READERS, *_SUSPENDED), Kind.HOLDER)
+    | {
+        types.FunctionType: Kind.FUNCTION,
+        types.BuiltinFunctionType: Kind.FUNCTION,
+        types.ModuleType: Kind.MODULE,
+        ContextVar: Kind.VARIABLE,
+        trio.lowlevel.Task: Kind.ATOM,
+        trio.lowlevel.TrioToken: Kind.ATOM,
+    }
+)
+
+_TRIO_INNARDS: Final = frozenset(
+    {"Runner", "Deadlines", "EntryQueue", "GuestState", "NurseryManager", "TaskStatus", "_TaskStatus", "SystemClock"}
+)
+_SEEN_BASES: Final = (dict, list, set, tuple, frozenset, deque, str, bytes, int, float, BaseException)
+
+
+def get_root(module: str | None) -> str:
+    """Return the package that a module is in."""
+    return (module or "").partition(".")[0]
+
+
+def is_pure(module: str | None) -> bool:
+    """Return whether a module is known to keep no state of a program's."""
+    return get_root(module) in PURE or get_root(module) == _OWN
+
+
+def is_standard(module: str | None) -> bool:
+    """Return whether a module is of Python's own library."""
+    return get_root(module) in sys.stdlib_module_names
+
+
+def get_kind(thing: Any) -> Kind:
+    """Return what kind of thing an object is."""
+    kind = type(thing)
+    found = _KINDS.get(kind)
+    if found is None:
+        found = _KINDS[kind] = _classify(kind)
+    return found
+
+
+def _classify(kind: type) -> Kind:  # noqa: C901, PLR0912 (a table of cases)
+    if issubclass(kind, type):
+        return Kind.CLASS
+    if issubclass(kind, weakref.ReferenceType):
+        return Kind.OPAQUE
+    if get_root(kind.__module__) != "trio" and hasattr(kind, "__del__"):
+        return Kind.OPAQUE  # when it is gone is not known
+    if issubclass(kind, _ITERATORS):
+        return Kind.HOLDER
+    module = kind.__module__
+    if get_root(module) == "trio" and kind.__name__ in _TRIO_INNARDS:
+        return Kind.ATOM
+    if module in ("trio._core._traps", "trio._core._asyncgens", "trio._core._concat_tb"):
+        return Kind.ATOM
+    if get_root(module) == "trio" and (kind.__name__ == "RunVar" or "_threads" in module):
+        return Kind.OPAQUE
+    if module.startswith(_TOOLKIT):
+        return Kind.ATOM
+    if issubclass(kind, PurePath) or get_root(module) == "typing":
+        return Kind.ATOM
+    if issubclass(kind, logging.Logger):
+        _READERS[kind] = _read_logger
+        return Kind.HOLDER
+    if issubclass(kind, (ChainMap, UserDict, UserList, UserString)):
+        return Kind.HOLDER
+    if issubclass(kind, _NOT_TOLD):
+        return Kind.HOLDER
+    if can_tell(kind):
+        return Kind.HOLDER if is_standard(module) and is_pure(module) else _judge(module)
+    if all(base is object or is_from_python(base) or base in _SEEN_BASES or base in _READERS for base in kind.__mro__):
+        return Kind.HOLDER
+    return Kind.OPAQUE
+
+
+def _judge(module: str) -> Kind:
+    return Kind.OPAQUE if is_standard(module) and not is_pure(module) else Kind.TELLS
