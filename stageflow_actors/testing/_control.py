@@ -43,7 +43,8 @@ if TYPE_CHECKING:
     from ._clock import ControlledClock
     from ._interrupts import Interrupts
     from ._message_faults import Post
-    from ._reduction.tracker import Tracker, Trail
+    from ._reduction.events import Trail
+    from ._reduction.tracker import Tracker
     from ._trace import Recorder
 
 PATIENCE: Final = 100

@@ -8,7 +8,7 @@ import attrs
 
 if TYPE_CHECKING:
     from ._diagnosis import Waiting
-    from ._reduction.tracker import Trail
+    from ._reduction.events import Trail
 
 
 @final

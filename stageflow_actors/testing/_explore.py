@@ -132,7 +132,7 @@ def certify(plan: Plan) -> Certificate | None:
     if plan.frontier is not None and plan.frontier.is_complete:
         return Certificate("dfs", plan.frontier.taken, 0)
     if plan.dpor is not None and plan.dpor.is_complete:
-        return Certificate("dpor", plan.dpor.taken, plan.dpor.pruned)
+        return Certificate("dpor", plan.dpor.executions, plan.dpor.pruned)
     return None
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final, TypeVar, TypeVarTuple, final
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, TypeVar, TypeVarTuple, cast, final
 
 import attrs
 from trio.lowlevel import Task, current_task, in_trio_task
@@ -18,7 +19,7 @@ from ._timeline import draw, tell_call
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 
-    from stageflow_actors import ActorRef, ContextSnapshot, StageOutput
+    from stageflow_actors import ActorRef, ContextSnapshot, StageContext, StageOutput
 
 _T = TypeVar("_T")
 _Ts = TypeVarTuple("_Ts")
@@ -124,8 +125,8 @@ class History:
         """What was recorded so far, by invocation; what has not returned yet is pending."""
         return tuple(operation.close() for operation in self._open if not operation.undone)
 
-    def record(self, ref: ActorRef, *, client: str | None = None) -> RecordedActor:
-        """Return a reference to the same actor whose asks and tells are recorded here.
+    def record(self, ref: ActorRef, *, client: str | None = None) -> ActorRef:
+        """Return a reference to the same actor whose asks and tells are recorded here, also those of a stage.
 
         Args:
             ref: The actor.
@@ -138,7 +139,7 @@ class History:
             refuse(
                 f"only a reference to an actor can be recorded, not {ref!r}", hint="record a function with call(...)"
             )
-        return RecordedActor(self, ref, _read_client(client))
+        return cast("ActorRef", RecordedActor(self, ref, _read_client(client)))  # it has all that one has
 
     async def call(
         self,
@@ -252,15 +253,25 @@ class RecordedActor:
         Raises:
             Exception: As `ActorRef.ask`.
         """
-        history = self._history
         sent = read_snapshot(snapshot)
+        return await self._record(sent, partial(self._ref.ask, sent, timeout=timeout))
+
+    async def execute(self, ctx: StageContext, /) -> StageOutput:
+        """Be a stage of a run as `ActorRef.execute` is, and record it.
+
+        Raises:
+            Exception: As `ActorRef.execute`.
+        """
+        return await self._record(ctx.snapshot, partial(self._ref.execute, ctx))
+
+    async def _record(self, sent: ContextSnapshot[Any], ask: Callable[[], Awaitable[StageOutput]]) -> StageOutput:
+        history = self._history
         operation = history._invoke(self._client, sent.data)  # noqa: SLF001 (the history is of this file)
         try:
-            output = await self._ref.ask(sent, timeout=timeout)
+            operation.result = output = await ask()
         except BaseException as error:
             history._fail(operation, error, self._is_undone(error))  # noqa: SLF001
             raise
-        operation.result = output
         history._return(operation)  # noqa: SLF001
         return output
 

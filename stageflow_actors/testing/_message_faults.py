@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, final
 
+import attrs
 import trio
 
 from stageflow_actors._messages import Reply
@@ -50,14 +51,14 @@ UNHARMED: Final = _Unharmed()
 
 
 @final
+@attrs.frozen
 class Blow:
     """The option that a fault strikes a message."""
 
-    def __init__(self, number: int, index: int, fault: MessageFault) -> None:
-        self.number = number
-        self.index = index
-        """Of the fault in the plan."""
-        self.fault = fault
+    number: int
+    index: int
+    """Of the fault in the plan."""
+    fault: MessageFault
 
     @property
     def name(self) -> str:
@@ -280,7 +281,7 @@ def _describe(message: Message) -> str:
     if message.stage is not None:
         return f" of stage {message.stage!r}"
     data = repr(dict(message.snapshot.data)) if message.snapshot.data else message.snapshot.input_text or ""
-    return f" {data if len(data) <= _LONGEST else data[: _LONGEST - 1] + '…'}" if data else ""
+    return f" {data if len(data) <= _LONGEST else data[: _LONGEST - 3] + '...'}" if data else ""
 
 
 # Where the methods are replaced

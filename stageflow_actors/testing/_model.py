@@ -82,11 +82,9 @@ class Evaluator:
         self._after: dict[tuple[int, int], tuple[int, ...]] = {}
         self.operations = list(operations)
         kinds: dict[Hashable, int] = {}
-        self.kinds = [
-            kinds.setdefault(_make_call_key(each.call, number), len(kinds))
-            for number, each in enumerate(self.operations)
-        ]
-        """The number of an operation's call; equal calls have the same."""
+        keys = ((self._name_client(each), _make_call_key(each.call, at)) for at, each in enumerate(self.operations))
+        self.kinds = [kinds.setdefault(key, len(kinds)) for key in keys]
+        """A number for each operation, the same for those that are the same to the model but for their results."""
         self.initial = self._intern(copy_state(model.initial))
 
     def get_state(self, state: int) -> Any:
@@ -119,6 +117,10 @@ class Evaluator:
     def has_replies(self) -> bool:
         """Whether the model has a `step`."""
         return self._model.step is not None
+
+    def _name_client(self, operation: Operation) -> str:
+        """Return who asked, where the model hears of that."""
+        return "" if self._model.accepts is None else operation.client
 
     def _ask(self, state: int, number: int) -> tuple[int, ...]:
         operation = self.operations[number]

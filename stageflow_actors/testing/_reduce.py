@@ -87,15 +87,17 @@ class _Reducer:
             self._left = self._share = _STEPS
             fewer = self._narrow(returned, self._suffices_in_place)
             if len(fewer) < len(kept):
-                stuck = self._search(self._list_in_place(fewer))
-                return self._tell(fewer, [], stuck or found, key, total, minimal=True, others="returned")
+                self._undecided = False
+                fewer = self._leave_out(fewer, 1, self._suffices_in_place)
+                stuck, minimal = self._search(self._list_in_place(fewer)), not self._undecided
+                return self._tell(fewer, [], stuck or found, key, total, minimal=minimal, others="returned")
         self._left, self._share = _STEPS, _SHARE
         context = self._find_context(kept)
         if context:
             kept, context = self._explain_alone(kept, all_returned) or (kept, context)
         self._share = _STEPS
         if context is None:
-            stuck = self._search(self._list_pending(kept))
+            stuck = self._search(self._list_in_place(kept))
         else:
             stuck = self._search([*kept, *(self._count + number for number in context)])
         return self._tell(kept, context or [], stuck or found, key, total, minimal=minimal, others="pending")
@@ -166,6 +168,7 @@ class _Reducer:
     def _suffices_in_place(self, kept: Sequence[int]) -> bool:
         """Return whether operations are known not to be linearizable, whatever the others returned when they did."""
         found = self._search(self._list_in_place(kept))
+        self._undecided |= found is None
         return found is not None and not found.complete
 
     def _list_in_place(self, kept: Sequence[int]) -> list[int]:
@@ -221,7 +224,7 @@ class _Reducer:
             self._left = max(0, self._left)
 
     def _find_context(self, kept: Sequence[int]) -> list[int] | None:
-        """Return operations that say where results come from that the kept ones do not explain; None if too many do."""
+        """Return operations that explain those results that the kept ones do not; None if none do, or too many."""
         context: list[int] = []
         others = [number for number in range(self._count) if number not in kept]
         for number in kept:
@@ -231,9 +234,9 @@ class _Reducer:
             source = next((each for each in others if self._explains(beside, [each])), None)
             if source is not None:
                 context.append(source)
-            elif self._explains(beside, others):
-                if len(others) > 2 * _CONTEXT:
-                    return None
+            elif len(others) > 2 * _CONTEXT or not self._explains(beside, others):
+                return None
+            else:
                 context = others
         context = [each for each in context if not self._is_idle(kept, context, each)]
         return context if len(context) <= _CONTEXT else None

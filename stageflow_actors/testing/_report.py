@@ -127,7 +127,7 @@ class Certificate:
     method: Literal["dpor", "dfs"]
     """`dfs`: every schedule was run. `dpor`: one of each that differ in the order of dependent steps."""
     executions: int
-    """How many executions that took, without those of other searches beside it."""
+    """How many executions that took, without those of other searches and those that only showed how to track it."""
     pruned: int
     """How many of them ended early, for all that could follow had been run."""
 
@@ -187,7 +187,7 @@ class Report:
             clock = "" if self.clock == "explore" else ", with a clock that jumps only when nothing else can go on"
             if self.certificate.method == "dfs":
                 return f"no failure in any schedule: complete, {made}{clock}{self._tell_untracked()}"
-            told = f"{made}, {self.certificate.executions:,} by partial order reduction"
+            told = f"{made}, {self.reduced:,} by partial order reduction"
             return f"no failure in any schedule that can be told apart: complete, {told}{clock}"
         parts = []
         if self.bound is not None:

@@ -45,6 +45,22 @@ class Event:
     """Whether it would have gone another way if the clock had jumped just before."""
 
 
+@final
+@attrs.frozen
+class Trail:
+    """What the steps of an execution touched."""
+
+    events: Sequence[Event]
+    untracked: tuple[str, ...]
+    """State that several tasks touched and that cannot be followed."""
+    has_news: bool
+    """Whether steps can be told more exactly from now on: classes were met that did not tell."""
+    is_renamed: bool
+    """Whether something was met that is from before the program, and had another name in the execution before."""
+    is_abandoned: bool = False
+    """Whether it ended early, because all that was left had been run before."""
+
+
 def conflicts(one: Footprint, other: Footprint) -> bool:
     """Return whether two footprints share something that one of them has written."""
     if len(other) < len(one):

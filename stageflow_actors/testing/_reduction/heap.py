@@ -8,6 +8,7 @@ nothing that the first could reach have the same effect in either order.
 from __future__ import annotations
 
 import gc
+import random
 import types
 from operator import is_
 from typing import TYPE_CHECKING, Any, Final, final
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, final
 import attrs
 
 from .code import map_code
-from .kinds import UNSEEN_BUILTINS, Kind, Unseen, get_kind, is_pure, is_standard, read
+from .kinds import KINDS, READERS, UNSEEN_BUILTINS, Kept, Kind, Slot, Unseen, get_kind, is_pure, is_standard, read
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -27,25 +28,9 @@ if TYPE_CHECKING:
 _MOST: Final = 20_000
 """Objects that a step may reach before they are called too many to be followed."""
 
-_SAME_IF_EQUAL: Final = frozenset({int, str, bytes})
-
-
-@final
-@attrs.define(eq=False)
-class Slot:
-    """A global of a module: a holder of one object.
-
-    Args:
-        table: The module's globals.
-        name: Its name in them.
-    """
-
-    table: dict[str, Any]
-    name: str
-
-    def read(self) -> Sequence[Any]:
-        """Return what is there."""
-        return (self.table[self.name],) if self.name in self.table else ()
+_SAME_IF_EQUAL: Final = frozenset({int, str, bytes, Kept})
+ATOM: Final = Kind.ATOM
+HOLDER: Final = Kind.HOLDER
 
 
 @final
@@ -59,20 +44,22 @@ class _Known:
 
 
 @final
-@attrs.frozen
 class Found:
     """What a step could reach."""
 
-    holders: dict[Key, bool]
-    """Whether each has changed."""
-    unseen: tuple[str, ...]
-    """Names of what may have state that nobody sees."""
-    tellers: tuple[Any, ...]
-    """Objects whose class tells."""
-    untold: tuple[type, ...]
-    """Classes that could tell, and do not yet."""
-    fresh: frozenset[Key]
-    """The holders that the step has made."""
+    def __init__(self) -> None:
+        self.holders: dict[Key, bool] = {}
+        """Whether each has changed."""
+        self.fresh = set[int]()
+        """Those of them that the step has made."""
+        self.unseen: dict[str, None] = {}
+        """Names of what may have state that nobody sees."""
+        self.tellers: list[Any] = []
+        """Objects whose class tells."""
+        self.untold: dict[type, None] = {}
+        """Classes that could tell, and do not yet."""
+        self.open: list[Any] = []
+        """What is still to be looked at."""
 
 
 def _is_same(one: Any, other: Any) -> bool:
@@ -166,6 +153,8 @@ class Heap:
     def _iterate_module(self, module: types.ModuleType, names: Names) -> Iterable[Any]:
         """Yield what is reached through a module by the attributes that are named beside it."""
         name = module.__name__
+        if module is random:
+            yield random.random.__self__  # type: ignore[attr-defined]  # whose methods the module's functions are
         if is_pure(name):
             return
         if is_standard(name) or not getattr(module, "__file__", "x.py").endswith((".py", ".pyc")):
@@ -178,87 +167,101 @@ class Heap:
                 if isinstance(value, types.ModuleType):
                     yield from self._iterate_module(value, names)
 
-    def scan(self, roots: Iterable[Any], context: Context | None) -> Found:  # noqa: C901, PLR0912 (every step goes through it)
+    def scan(self, roots: Iterable[Any], context: Context | None) -> Found:
         """Look at all that is reached from some objects, and remember it.
 
         Args:
             roots: Where to begin.
             context: That of the task, in which context variables have their values.
         """
-        holders: dict[Key, bool] = {}
-        unseen: dict[str, None] = {}
-        tellers: list[Any] = []
-        fresh = set[int]()
-        untold: dict[type, None] = {}
+        found = Found()
+        open_ones = found.open
+        open_ones += roots
         seen = set[int]()
         kept: list[Any] = []  # so that no identity is given twice while this looks around
-        open_ones = list(roots)
+        kinds, known = KINDS, self._known
         while open_ones:
             thing = open_ones.pop()
             sort = type(thing)
-            if sort is Unseen:
-                unseen[thing.name] = None
+            kind = kinds.get(sort) or get_kind(thing)
+            if kind is ATOM:
                 continue
-            kind = Kind.HOLDER if sort is Slot else get_kind(thing)
-            if kind is Kind.ATOM or id(thing) in seen:
+            number = id(thing)
+            if number in seen:
                 continue
-            seen.add(id(thing))
+            seen.add(number)
             kept.append(thing)
-            if kind is Kind.TELLS:
-                if self._tells(sort):
-                    tellers.append(thing)
-                else:
-                    untold[sort] = None
-                    self._look(thing, holders, fresh, open_ones)
-                open_ones.append(sort)
-            elif kind is Kind.HOLDER:
-                self._look(thing, holders, fresh, open_ones)
-            elif kind is Kind.FIXED:
-                open_ones += _iterate_fixed(thing)
-            elif kind is Kind.FUNCTION:
-                open_ones += self._open_function(thing)
-                if sort is types.FunctionType and not is_pure(thing.__module__):
-                    self._look(thing, holders, fresh, open_ones)
-            elif kind is Kind.CLASS:
-                if not is_pure(thing.__module__):
-                    self._look(thing, holders, fresh, open_ones)
-                    open_ones += thing.__bases__
-                    open_ones.append(sort)
-            elif kind is Kind.VARIABLE:
-                if context is not None and thing in context:
-                    open_ones.append(context[thing])
+            if kind is not HOLDER:
+                self._open(thing, kind, context, found)
+            elif (met := known.get(number)) is None:
+                self._meet(thing, found)
             else:
-                name = _tell_unseen(thing, kind)
-                if name is not None:
-                    unseen[name] = None
+                held = READERS.get(sort, read)(thing)
+                self._compare(met, held, found)
             if len(seen) > _MOST:
-                unseen["more objects than can be followed"] = None
+                found.unseen["more objects than can be followed"] = None
                 break
-        return Found(holders, tuple(unseen), tuple(tellers), tuple(untold), frozenset(fresh))
+        return found
 
-    def _look(self, holder: Any, holders: dict[Key, bool], fresh: set[Key], open_ones: list[Any]) -> None:
-        held = _read(holder)
+    def _open(self, thing: Any, kind: Kind, context: Context | None, found: Found) -> None:  # noqa: C901, PLR0912 (a case a kind)
+        sort = type(thing)
+        if kind is Kind.TELLS:
+            if self._tells(sort):
+                found.tellers.append(thing)
+            else:
+                found.untold[sort] = None
+                self._look(thing, found)
+            found.open.append(sort)
+        elif kind is Kind.FIXED:
+            found.open += _iterate_fixed(thing)
+        elif kind is Kind.FUNCTION:
+            found.open += self._open_function(thing)
+            if sort is types.FunctionType and not is_pure(thing.__module__):
+                self._look(thing, found)
+        elif kind is Kind.CLASS:
+            if not is_pure(thing.__module__):
+                self._look(thing, found)
+                found.open += (*thing.__bases__, sort)
+        elif kind is Kind.VARIABLE:
+            if context is not None and thing in context:
+                found.open.append(context[thing])
+        elif sort is Unseen:
+            found.unseen[thing.name] = None
+        elif kind is not Kind.MODULE:
+            found.unseen[f"{sort.__module__}.{sort.__qualname__}".removeprefix("builtins.")] = None
+        elif not is_pure(thing.__name__):
+            found.unseen[f"the module {thing.__name__}"] = None
+
+    def _look(self, holder: Any, found: Found) -> None:
         known = self._known.get(id(holder))
         if known is None:
-            name = _name_lasting(holder)
-            before = self._before.get(id(holder))
-            is_old = name is not None or (before is not None and before.holder is holder)
-            if is_old:
-                self.has_news = self.has_news or name is None
-                name = name or ("old", len(self._old))
-                self._old[id(holder)] = holder
-            key = self._make_key(name or self._make_name())
-            self._known[id(holder)] = _Known(holder, key, held)
-            holders[key] = True  # what it held before is not known
-            if not is_old:
-                fresh.add(key)
+            self._meet(holder, found)
         else:
-            same = are_same(known.held, held)
-            holders[known.key] = not same
-            if not same:
-                open_ones += known.held
-                known.held = held
-        open_ones += held
+            self._compare(known, _read(holder), found)
+
+    def _compare(self, known: _Known, held: Sequence[Any], found: Found) -> None:
+        same = are_same(known.held, held)
+        found.holders[known.key] = not same
+        if not same:
+            found.open += known.held
+            known.held = held
+        found.open += held
+
+    def _meet(self, holder: Any, found: Found) -> None:
+        name = _name_lasting(holder)
+        before = self._before.get(id(holder))
+        is_old = name is not None or (before is not None and before.holder is holder)
+        if is_old:
+            self.has_news = self.has_news or name is None
+            name = name or ("old", len(self._old))
+            self._old[id(holder)] = holder
+        key = self._make_key(name or self._make_name())
+        held = _read(holder)
+        self._known[id(holder)] = _Known(holder, key, held)
+        found.holders[key] = True  # what it held before is not known
+        if not is_old:
+            found.fresh.add(key)
+        found.open += held
 
     def _open_function(self, function: Any) -> Iterable[Any]:
         """Return what a function could reach when it is called."""
@@ -272,8 +275,6 @@ class Heap:
             *(function.__defaults__ or ()),
             *(function.__kwdefaults__ or {}).values(),
         ]
-        if function.__dict__:
-            reached.append(function.__dict__)
         module = function.__module__
         if is_pure(module):
             return reached
@@ -295,10 +296,9 @@ def _name_lasting(holder: Any) -> Name | None:
 
 
 def _read(holder: Any) -> Sequence[Any]:
-    if type(holder) is Slot:
-        return holder.read()
     if type(holder) is types.FunctionType:
-        return holder.__defaults__, holder.__kwdefaults__, holder.__code__
+        attributes = (one for item in holder.__dict__.items() for one in item)
+        return holder.__defaults__, holder.__kwdefaults__, holder.__code__, *attributes
     if isinstance(holder, type):
         return [one for name, one in vars(holder).items() if not name.startswith("__")] + [
             one for name, one in vars(holder).items() if name in _SPECIAL
@@ -346,14 +346,8 @@ def _is_known_builtin(function: Any) -> bool:
     module = function.__module__
     if module == "builtins":
         return function.__name__ not in UNSEEN_BUILTINS
-    return module is None or is_pure(module)
+    return module is None or is_pure(module) or function.__name__ == "get_ident"
 
 
 def _tell_builtin(function: Any) -> str:
     return f"{function.__name__}()" if function.__module__ == "builtins" else f"the module {function.__module__}"
-
-
-def _tell_unseen(thing: Any, kind: Kind) -> str | None:
-    if kind is Kind.MODULE:
-        return None if is_pure(thing.__name__) else f"the module {thing.__name__}"
-    return f"{type(thing).__module__}.{type(thing).__qualname__}".removeprefix("builtins.")

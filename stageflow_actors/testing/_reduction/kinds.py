@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import array
 import datetime as dt
 import decimal
 import enum
 import fractions
 import functools
 import gc
+import itertools
 import logging
+import random
 import re
 import sys
 import threading
@@ -17,8 +20,8 @@ import uuid
 import weakref
 from abc import ABC, get_cache_token
 from collections import ChainMap, Counter, OrderedDict, UserDict, UserList, UserString, defaultdict, deque, namedtuple
-from contextvars import ContextVar, Token
-from pathlib import PurePath
+from contextvars import Context, ContextVar, Token
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, Final, final
 
 import attrs
@@ -37,6 +40,28 @@ class Unseen:
     """Stands for what may have state that nobody sees."""
 
     name: str
+
+
+@final
+@attrs.define(eq=False)
+class Slot:
+    """A global of a module: a holder of one object.
+
+    Args:
+        table: The module's globals.
+        name: Its name in them.
+    """
+
+    table: dict[str, Any]
+    name: str
+
+
+@final
+@attrs.frozen
+class Kept:
+    """What the state of something was that holds no others."""
+
+    value: object
 
 
 class Kind(enum.Enum):
@@ -129,6 +154,7 @@ PURE: Final = frozenset(
         "pickle",
         "posixpath",
         "pprint",
+        "random",
         "pytest",
         "re",
         "reprlib",
@@ -215,17 +241,22 @@ _FIXED: Final[tuple[type, ...]] = (
     type({}.items()),
 )
 
-_READERS: Final[dict[type, Callable[[Any], Sequence[Any]]]] = {}
+READERS: Final[dict[type, Callable[[Any], Sequence[Any]]]] = {}
 """How what a holder holds is read."""
 
 
 def _reads(*kinds: type) -> Callable[[Callable[[Any], Sequence[Any]]], Callable[[Any], Sequence[Any]]]:
     def add(reader: Callable[[Any], Sequence[Any]]) -> Callable[[Any], Sequence[Any]]:
         for kind in kinds:
-            _READERS[kind] = reader
+            READERS[kind] = reader
         return reader
 
     return add
+
+
+@_reads(Slot)
+def _read_slot(holder: Any) -> Sequence[Any]:
+    return (holder.table[holder.name],) if holder.name in holder.table else ()
 
 
 @_reads(list, deque, set)
@@ -275,6 +306,26 @@ def _read_reentrant_lock(holder: Any) -> Sequence[Any]:
     return (repr(holder).partition(" at ")[0],)  # it says whether it is locked, by whom and how often
 
 
+@_reads(array.array)
+def _read_array(holder: Any) -> Sequence[Any]:
+    return (Kept(holder.tobytes()),)
+
+
+@_reads(random.Random)
+def _read_random(holder: Any) -> Sequence[Any]:
+    return (Kept(holder.getstate()),)
+
+
+@_reads(itertools.count, decimal.Context)
+def _read_text(holder: Any) -> Sequence[Any]:
+    return (repr(holder),)
+
+
+@_reads(Context)
+def _read_context(holder: Any) -> Sequence[Any]:
+    return tuple(one for item in holder.items() for one in item)
+
+
 @_reads(types.SimpleNamespace)
 def _read_namespace(holder: Any) -> Sequence[Any]:
     return tuple(one for item in vars(holder).items() for one in item)
@@ -313,7 +364,7 @@ def _read_logger(logger: Any) -> Sequence[Any]:
 
 def read(holder: Any) -> Sequence[Any]:
     """Return what a holder holds, in an order that its elements alone decide."""
-    reader = _READERS.get(type(holder))
+    reader = READERS.get(type(holder))
     return _read_generic(holder) if reader is None else reader(holder)
 
 
@@ -336,14 +387,17 @@ _SUSPENDED: Final[frozenset[type]] = frozenset({types.GeneratorType, types.Corou
 _NOT_TOLD: Final[tuple[type, ...]] = (BaseException, enum.Enum, outcome.Outcome)
 """Whose instances are held and read, and hardly ever written: they are compared instead."""
 
-_KINDS: Final[dict[type, Kind]] = (
+KINDS: Final[dict[type, Kind]] = (
     dict.fromkeys(_ATOMS, Kind.ATOM)
     | dict.fromkeys(_FIXED, Kind.FIXED)
-    | dict.fromkeys((*_READERS, *_SUSPENDED), Kind.HOLDER)
+    | dict.fromkeys((*READERS, *_SUSPENDED), Kind.HOLDER)
     | {
         types.FunctionType: Kind.FUNCTION,
         types.BuiltinFunctionType: Kind.FUNCTION,
         types.ModuleType: Kind.MODULE,
+        Slot: Kind.HOLDER,
+        Unseen: Kind.OPAQUE,
+        Kept: Kind.ATOM,
         ContextVar: Kind.VARIABLE,
         trio.lowlevel.Task: Kind.ATOM,
         trio.lowlevel.TrioToken: Kind.ATOM,
@@ -374,9 +428,9 @@ def is_standard(module: str | None) -> bool:
 def get_kind(thing: Any) -> Kind:
     """Return what kind of thing an object is."""
     kind = type(thing)
-    found = _KINDS.get(kind)
+    found = KINDS.get(kind)
     if found is None:
-        found = _KINDS[kind] = _classify(kind)
+        found = KINDS[kind] = _classify(kind)
     return found
 
 
@@ -398,10 +452,10 @@ def _classify(kind: type) -> Kind:  # noqa: C901, PLR0912 (a table of cases)
         return Kind.OPAQUE
     if module.startswith(_TOOLKIT):
         return Kind.ATOM
-    if issubclass(kind, PurePath) or get_root(module) == "typing":
+    if (issubclass(kind, PurePath) and not issubclass(kind, Path)) or get_root(module) == "typing":
         return Kind.ATOM
     if issubclass(kind, logging.Logger):
-        _READERS[kind] = _read_logger
+        READERS[kind] = _read_logger
         return Kind.HOLDER
     if issubclass(kind, (ChainMap, UserDict, UserList, UserString)):
         return Kind.HOLDER
@@ -409,7 +463,7 @@ def _classify(kind: type) -> Kind:  # noqa: C901, PLR0912 (a table of cases)
         return Kind.HOLDER
     if can_tell(kind):
         return Kind.HOLDER if is_standard(module) and is_pure(module) else _judge(module)
-    if all(base is object or is_from_python(base) or base in _SEEN_BASES or base in _READERS for base in kind.__mro__):
+    if all(base is object or is_from_python(base) or base in _SEEN_BASES or base in READERS for base in kind.__mro__):
         return Kind.HOLDER
     return Kind.OPAQUE
 

@@ -136,6 +136,12 @@ class Dpor:
         """State that several tasks touch and that cannot be followed."""
         self._is_over = False
         self._has_gap = False
+        self._is_check = False
+        """Whether the execution only has to be like the one before."""
+        self._default: tuple[tuple[int, ...], ...] | None = None
+        """Who could be chosen where nothing was given."""
+        self._before = 0
+        """How many executions there were before the search began for the last time."""
         self._renamed = 0
         """How often something turned out to have another name than before."""
 
@@ -149,6 +155,11 @@ class Dpor:
         """Whether it is worth going on."""
         return not (self._is_over or self.diverged or self._has_gap or self.untracked)
 
+    @property
+    def executions(self) -> int:
+        """How many executions there are since the search began for the last time."""
+        return self.taken - self._before
+
     def next(self) -> Walk | None:
         """Return the walk of the next execution; None where there is none."""
         if not self.is_open:
@@ -157,6 +168,10 @@ class Dpor:
             self._walk = Walk()
         else:
             self._walk = self._backtrack()
+            if self._walk is None and self.taken == 1:
+                self._walk = Walk()  # once more, for the program may not do the same again
+                self._is_over = False
+                self._is_check = True
         if self._walk is not None:
             self.taken += 1
         return self._walk
@@ -195,6 +210,14 @@ class Dpor:
         self._divergence = 0
         self._expected = ()
         self._is_over = False
+        self._before = self.taken
+
+    def _compare(self, walk: Walk) -> None:
+        """Notice a program that does not do the same under the default schedule."""
+        if not self._divergence:
+            options = tuple(walk.options)
+            self.diverged += self._default is not None and self._default != options
+            self._default = options
 
     def _forget(self) -> None:
         """Let nobody sleep any more because of what was run until now, and run once more what was run last."""
@@ -214,6 +237,11 @@ class Dpor:
         self.untracked |= dict.fromkeys(trail.untracked)
         if execution.uncontrolled or execution.hurried:
             self._has_gap = True
+            return
+        self._compare(walk)
+        if self._is_check:
+            self._is_over = True
+            self._before = 1
             return
         if trail.has_news:
             self._restart()

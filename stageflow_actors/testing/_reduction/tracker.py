@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gc
-import weakref
 from math import inf
 from typing import TYPE_CHECKING, Any, Final, final
 
@@ -11,14 +9,15 @@ import attrs
 import trio
 
 from .classes import Telling, can_tell
-from .events import Event
+from .events import Event, Trail
 from .frames import is_at_end_of_nursery, iterate_roots, walk
-from .heap import Heap, are_same
+from .heap import Heap
 from .kinds import Kind, get_kind
+from .objects import Objects
 from .shared import TRACKERS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from stageflow_actors.testing._cell import Cell
 
@@ -47,36 +46,6 @@ _ALWAYS_TELL: Final[tuple[type, ...]] = (
 
 
 @final
-@attrs.frozen
-class Trail:
-    """What the steps of an execution touched."""
-
-    events: Sequence[Event]
-    untracked: tuple[str, ...]
-    """State that several tasks touched and that cannot be followed."""
-    has_news: bool
-    """Whether steps can be told more exactly from now on: classes were met that did not tell."""
-    is_renamed: bool
-    """Whether something was met that is from before the program, and had another name in the execution before."""
-    is_abandoned: bool = False
-    """Whether it ended early, because all that was left had been run before."""
-
-
-@final
-@attrs.define(eq=False)
-class _Met:
-    """An object whose class tells."""
-
-    get: Callable[[], Any]
-    """Returns it, or None where it is gone."""
-    name: Name
-    keys: dict[Any, Key] = attrs.field(factory=dict)
-    """By attribute or part."""
-    held: Sequence[Any] | None = None
-    """What it held when it was last looked at."""
-
-
-@final
 @attrs.define(eq=False)
 class _Life:
     """What is known of a task."""
@@ -98,22 +67,14 @@ class Tracker:
 
     def __init__(self) -> None:
         self._telling = Telling(self._tell)
-        self._telling_of: dict[type, bool] = {}
         for kind in _ALWAYS_TELL:
             self._telling.add(kind)
-        self._add_cancel_status()
+        # By which a checkpoint knows that it is cancelled; it is not exported.
+        self._telling.add(type(trio.lowlevel.current_task()._cancel_status))  # noqa: SLF001
         self._names: list[Name] = []
         self._heap = Heap(self._make_key, self._make_name, self._telling.__contains__)
         self._restarts = 0
-        self._old: dict[int, _Met] = {}
-        """Objects that outlive an execution."""
-        self._met: dict[int, _Met] = {}
-
-    def _add_cancel_status(self) -> None:
-        """Have the object tell by which a checkpoint knows that it is cancelled: it is not exported."""
-        kind = type(trio.lowlevel.current_task()._cancel_status) if _is_in_trio() else None  # noqa: SLF001
-        if kind is not None:
-            self._telling.add(kind)
+        self._objects = Objects(self._make_name)
 
     def begin(self, program: Any, nursery: trio.Nursery) -> None:
         """Begin an execution.
@@ -127,9 +88,6 @@ class Tracker:
         self._cell: Cell | None = None
         self._lives: dict[int, _Life] = {}
         self._names.clear()
-        self._before = self._met
-        self._met = {number: _Met(met.get, met.name) for number, met in self._old.items()}
-        self._has_news = False
         self._held: list[Any] = []
         self._told: dict[int, Any] = {}
         """Objects that the step has read or written, by their identity."""
@@ -147,17 +105,7 @@ class Tracker:
         self._nursery_keys: dict[tuple[int, str], Key] = {}
         self._clock_key = self._make_key(("the clock",))
         self._heap.begin(program)
-        self._place(nursery)
-
-    def _place(self, nursery: trio.Nursery) -> None:
-        """Name what is around the program: that is another in each run of trio."""
-        status: Any = nursery._cancel_status  # noqa: SLF001 (see `_add_cancel_status`)
-        around = [nursery, nursery.cancel_scope]
-        while status is not None:
-            around.append(status)
-            status = status.parent
-        for number, thing in enumerate(around):
-            self._met[id(thing)] = _Met(weakref.ref(thing), ("around", number))
+        self._objects.begin(nursery)
 
     def turn(self, *, on: bool) -> None:
         """Have classes and what is declared as shared tell, or no longer."""
@@ -175,7 +123,7 @@ class Tracker:
             news = [kind for kind in self._untold if can_tell(kind) and self._telling.add(kind)]
         self._restarts += bool(news)
         unseen = (name for name, processes in self._touch_unseen.items() if len(processes) > 1)
-        is_renamed = self._has_news or self._heap.has_news
+        is_renamed = self._objects.has_news or self._heap.has_news
         untracked = tuple(dict.fromkeys([*self._untracked, *unseen]))
         return Trail(self._events, untracked, bool(news), is_renamed, is_abandoned)
 
@@ -264,7 +212,7 @@ class Tracker:
         event = self._event
         if event is None:
             return
-        met = self._meet(state)
+        met = self._objects.meet(state)
         try:
             key = met.keys.get(part)
         except TypeError:  # not hashable
@@ -288,7 +236,7 @@ class Tracker:
         assert self._event is not None
         key = self._nursery_keys.get((id(nursery), what))
         if key is None:
-            name = self._meet(nursery).name
+            name = self._objects.meet(nursery).name
             key = self._nursery_keys[id(nursery), what] = self._make_key((name, what))
         touched = self._event.touched
         touched[key] = wrote or touched.get(key, False)
@@ -355,8 +303,8 @@ class Tracker:
         open_ones = list(self._pending)
         while open_ones:
             thing = open_ones.pop()
-            met = self._met.get(id(thing))
-            if met is not None and met.get() is thing and not touched.isdisjoint(met.keys.values()):
+            met = self._objects.find(thing)
+            if met is not None and not touched.isdisjoint(met.keys.values()):
                 return True
             if isinstance(thing, trio.CancelScope):
                 open_ones.append(thing._cancel_status)  # noqa: SLF001 (no public way leads from a scope to its tasks)
@@ -368,7 +316,7 @@ class Tracker:
                         return True
         return False
 
-    def _make_footprint(self, event: Event, fresh: frozenset[Key]) -> dict[Name, bool]:
+    def _make_footprint(self, event: Event, fresh: set[Key]) -> dict[Name, bool]:
         footprint: dict[Name, bool] = {}
         names = self._names
         for key, wrote in event.touched.items():
@@ -377,7 +325,7 @@ class Tracker:
                 footprint[name] = wrote or footprint.get(name, False)
         return footprint
 
-    def _scan(self, event: Event, roots: list[Any], context: Any) -> frozenset[Key]:
+    def _scan(self, event: Event, roots: list[Any], context: Any) -> set[Key]:
         """Look at what the step could reach; return what it has made."""
         found = self._heap.scan(roots, context)
         touched = event.touched
@@ -387,10 +335,11 @@ class Tracker:
             event.is_opaque = True
             self._touch_unseen.setdefault(name, {})[event.process] = None
         for teller in found.tellers:
-            self._meet(teller)
             self._told[id(teller)] = teller
         for thing in self._told.values():
-            if self._has_changed(thing):  # by a way around its class: what of it was changed is not known
+            if (
+                self._objects.has_changed(thing) and id(thing) not in self._wrote
+            ):  # by a way around its class: what of it was changed is not known
                 event.is_opaque = True
         self._told.clear()
         self._wrote.clear()
@@ -415,9 +364,7 @@ class Tracker:
             return
         if wrote and attribute == "_registered_deadline" and value < inf and type(thing) is trio.CancelScope:
             event.touched.setdefault(self._clock_key, False)
-        met = self._met.get(id(thing))
-        if met is None or met.get() is not thing:
-            met = self._meet(thing)
+        met = self._objects.meet(thing)
         self._told[id(thing)] = thing
         if wrote:
             self._wrote[id(thing)] = thing
@@ -431,31 +378,6 @@ class Tracker:
             touched[key] = wrote
         if value is not None and get_kind(value) is not Kind.ATOM:
             self._held.append(value)
-
-    def _has_changed(self, thing: Any) -> bool:
-        """Return whether an object that tells has changed without a word, since it was last looked at."""
-        met = self._meet(thing)
-        held = gc.get_referents(thing)
-        before, met.held = met.held, held
-        return before is not None and id(thing) not in self._wrote and not are_same(before, held)
-
-    def _meet(self, thing: Any) -> _Met:
-        met = self._met.get(id(thing))
-        if met is not None and met.get() is thing:
-            return met
-        try:
-            get: Callable[[], Any] = weakref.ref(thing)
-        except TypeError:
-            get = lambda: thing  # noqa: E731
-        before = self._before.get(id(thing))
-        if before is not None and before.get() is thing:
-            met = _Met(get, ("old", len(self._old)))
-            self._old[id(thing)] = met
-            self._has_news = True
-        else:
-            met = _Met(get, self._make_name())
-        self._met[id(thing)] = met
-        return met
 
     def _make_name(self) -> Name:
         """Name what is met first in the step that is being made, as it is met in every execution with this step."""
@@ -472,7 +394,3 @@ class Tracker:
 def _name_part(part: tuple[Any, ...]) -> tuple[Any, ...]:
     """Return what stands for a part in other executions: its key, where that is the same object or value there."""
     return tuple(one if type(one) in (str, int, bool, bytes, type(None)) else type(one) for one in part)
-
-
-def _is_in_trio() -> bool:
-    return trio.lowlevel.in_trio_task()
