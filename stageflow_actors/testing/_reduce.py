@@ -78,7 +78,7 @@ class _Reducer:
         """Find the operations, and say what is wrong with them."""
         end = self._get_end(found.wall)
         all_returned = [number for number, each in enumerate(self._operations) if not each.pending]
-        early = (number for number in all_returned if self._operations[number].invoked < end)
+        early = (number for number in all_returned if self._operations[number].invoked <= end)
         returned = sorted(early, key=self._get_end)
         kept = self._choose(returned)
         kept = self._find_fewer(kept, all_returned) or kept
@@ -176,7 +176,7 @@ class _Reducer:
         return [
             number if number in chosen else number + (self._count if each.pending else 2 * self._count)
             for number, each in enumerate(self._operations)
-            if each.invoked < last
+            if each.invoked <= last
         ]
 
     def _suffices_anyway(self, kept: Sequence[int]) -> bool:
@@ -208,7 +208,7 @@ class _Reducer:
         return [
             number if number in chosen else self._count + number
             for number, each in enumerate(self._operations)
-            if each.invoked < last
+            if each.invoked <= last
         ]
 
     def _search(self, numbers: Sequence[int], follow: Follow | None = None) -> Found | None:

@@ -34,6 +34,9 @@ _SYSTEMATIC: Final = 0.5
 _BLOCK: Final = 8
 """How many executions the systematic search and the reduction make in turn."""
 
+_WEIGHT: Final = 60
+"""How much the steps of all executions of the reduction may touch, for each execution that there may be."""
+
 _DEPTHS: Final = (2, 3, 5, 4)
 """Which depths of bugs PCT aims at, in turn."""
 
@@ -232,6 +235,7 @@ class Portfolio:
         self._systematic = Systematic(frontier)
         self._samplers = samplers
         self._from = int(executions * _SYSTEMATIC)
+        self._most = executions * _WEIGHT
         self._number = 0
         self._current: Search = self._systematic
 
@@ -258,10 +262,11 @@ class Portfolio:
     def _list_turns(self) -> list[Search]:
         """Return whose turn it is, and who is next where they have nothing to run."""
         sampler = self._samplers[self._number % len(self._samplers)]
-        reduces = self._number // _BLOCK % 2 == 1 and self._dpor.is_open  # in blocks, for to begin with it costs time
+        # In blocks, for to begin with it costs time; and not for ever where a step touches a thousand things.
+        reduces = (self._number - 1) // _BLOCK % 2 == 0 and self._dpor.is_open and self._dpor.weight < self._most
         if self._number > self._from and self._number % (1 + len(self._samplers)):
             return [sampler]
-        return [self._dpor, self._systematic, sampler] if reduces else [self._systematic, self._dpor, sampler]
+        return [self._dpor, self._systematic, sampler] if reduces else [self._systematic, sampler]
 
     def learn(self, execution: Execution) -> None:
         """Hear what came of it."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
 import sys
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, Final, final
+from weakref import WeakKeyDictionary
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -103,12 +103,26 @@ def _find(kind: type, name: str) -> Any:
     raise AttributeError(name)
 
 
+_METHODS: Final[WeakKeyDictionary[type, frozenset[str]]] = WeakKeyDictionary()
+
+
+def _list_methods(kind: type) -> frozenset[str]:
+    """Return the names of a class under which a function is found, unless an object has something of its own there."""
+    found = _METHODS.get(kind)
+    if found is None:
+        tables = [vars(base) for base in kind.__mro__]
+        names = dict.fromkeys(name for table in tables for name in table)
+        first = {name: next(table[name] for table in tables if name in table) for name in names}
+        found = _METHODS[kind] = frozenset(name for name, value in first.items() if type(value) is FunctionType)
+    return found
+
+
 def _make_hooks(  # noqa: C901 (three small functions)
     kind: type, tell: Callable[[Any, str, Any, bool], None]
 ) -> dict[str, Any]:
     get, put, drop = (_find(kind, name) for name in _HOOKED)
     told = get_attributes_told(kind)
-    methods = frozenset(name for name in dir(kind) if isinstance(inspect.getattr_static(kind, name), FunctionType))
+    methods = _list_methods(kind)
 
     def getattribute(self: Any, name: str) -> Any:
         __tracebackhide__ = True

@@ -96,6 +96,8 @@ class Heap:
         """Holders that outlive an execution."""
         self._before: dict[int, _Known] = {}
         """Those of the execution before."""
+        self.classes: list[type] = []
+        """Classes that the program names."""
         self.has_news = False
         """Whether one was met that is from before the execution, and was not known as such."""
 
@@ -106,8 +108,10 @@ class Heap:
             program: What is reached from it is from before.
         """
         if not self._old:
-            self.scan([program], None)
+            found = self.scan([program], None)
             self._old = {number: known.holder for number, known in self._known.items()}
+            self.classes = [thing for thing in self._old.values() if isinstance(thing, type)]
+            self.classes += found.untold
         self._before = self._known
         self._known = {}
         for number, holder in enumerate(self._old.values()):

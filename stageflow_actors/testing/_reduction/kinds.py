@@ -427,7 +427,11 @@ def is_standard(module: str | None) -> bool:
 
 def get_kind(thing: Any) -> Kind:
     """Return what kind of thing an object is."""
-    kind = type(thing)
+    return get_kind_of(type(thing))
+
+
+def get_kind_of(kind: type) -> Kind:
+    """Return what kind of things the instances of a class are."""
     found = KINDS.get(kind)
     if found is None:
         found = KINDS[kind] = _classify(kind)

@@ -7,6 +7,7 @@ found; where none of the schedules that are run, or will be, begins with the oth
 
 from __future__ import annotations
 
+from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Final, final
 
 import attrs
@@ -41,12 +42,16 @@ class Walk:
     Args:
         given: The first choices.
         asleep: Who sleeps after them, with what their next step does.
+        is_lockstep: Whether another task makes the next step wherever one can, as with trio's own scheduler.
     """
 
     is_tracked: Final = True
 
-    def __init__(self, given: Sequence[int] = (), asleep: Mapping[int, Footprint] | None = None) -> None:
+    def __init__(
+        self, given: Sequence[int] = (), asleep: Mapping[int, Footprint] | None = None, *, is_lockstep: bool = False
+    ) -> None:
         self._given = given
+        self._is_lockstep = is_lockstep
         self._asleep: dict[int, Footprint] = {}
         self._later = dict(asleep or {})
         """Who sleeps before the last of the given choices; from there on it is looked at what wakes them."""
@@ -55,6 +60,7 @@ class Walk:
         self.options: list[tuple[int, ...]] = []
         """Who could be chosen, at each choice."""
         self.impossible: str | None = None
+        self._last = 0
 
     def choose(self, options: Sequence[Option]) -> int:
         """Return the index of one of the options, or `ABANDON`."""
@@ -70,10 +76,14 @@ class Walk:
             self.impossible = f"choice {at + 1} is option {self._given[at]}, and there are only {len(options)}"
             return 0
         self.sleeps.append(dict(self._asleep))
-        for index, number in enumerate(numbers):
-            if number not in self._asleep:
-                return index
-        return ABANDON
+        awake = [index for index, number in enumerate(numbers) if number not in self._asleep]
+        if not awake:
+            return ABANDON
+        if self._is_lockstep:
+            for index in awake:
+                if numbers[index] >= 0 and numbers[index] != self._last:
+                    return index
+        return awake[0]
 
     def is_asleep(self, number: int) -> bool:
         """Return whether all that begins with a process was run before."""
@@ -81,6 +91,7 @@ class Walk:
 
     def hear(self, event: Event) -> None:
         """Wake who depends on a step that was made."""
+        self._last = event.process
         if self._asleep:
             self._asleep = {
                 number: footprint
@@ -95,37 +106,38 @@ class Walk:
 @final
 @attrs.define(eq=False)
 class _Node:
-    """A choice of the execution that was run last."""
+    """A choice, after the same choices before it."""
 
     options: tuple[int, ...]
-    chosen: int
-    """The number of the option."""
     sleeping: dict[int, Footprint]
-    """Who slept when the choice was made first."""
-    to_run: dict[int, None]
+    """Who sleeps."""
+    above: tuple[_Node, int] | None
+    """The choice before, and the number of the option by which this one was come to."""
+    depth: int
+    """How many choices there are before."""
+    to_run: dict[int, None] = attrs.field(factory=dict)
     """Who has to be chosen here, in this order."""
     done: dict[int, Footprint | None] = attrs.field(factory=dict)
     """Who was chosen, with what their step did; None where that has been forgotten."""
 
-    def take(self) -> int | None:
-        """Return who is to be chosen next."""
-        for number in self.to_run:
-            if number not in self.done and number not in self.sleeping:
-                return number
-        return None
+    def list_path(self) -> list[_Node]:
+        """Return the choices up to here, the first one first."""
+        path = [self]
+        while path[-1].above is not None:
+            path.append(path[-1].above[0])
+        return path[::-1]
 
 
 @final
 class Dpor:
-    """Runs a schedule for each way in which dependent steps can be ordered, and says when there are no more."""
+    """Runs a schedule for each way in which dependent steps can be ordered, and says when there are no more.
+
+    The first execution is in lockstep, for that shows more races than one task after another. Of what is to be run,
+    the latest choice is changed first.
+    """
 
     def __init__(self) -> None:
-        self._nodes: list[_Node] = []
-        self._choices: Sequence[int] = ()
-        self._walk: Walk | None = None
-        self._divergence = 0
-        """How many choices of the next execution are given."""
-        self._expected: tuple[tuple[int, ...], ...] = ()
+        self._begin()
         self.diverged = 0
         """How many executions did not begin as the one that they were to share the beginning with."""
         self.taken = 0
@@ -142,8 +154,23 @@ class Dpor:
         """Who could be chosen where nothing was given."""
         self._before = 0
         """How many executions there were before the search began for the last time."""
+        self.weight = 0
+        """How much the steps of all executions touched: that is what they cost."""
         self._renamed = 0
         """How often something turned out to have another name than before."""
+
+    def _begin(self) -> None:
+        self._walk: Walk | None = None
+        self._path: list[_Node] = []
+        """The choices of the last execution."""
+        self._chosen = 0
+        """The option that the last of those choices that were given was."""
+        self._given = 0
+        """How many of them were given."""
+        self._nodes: list[_Node] = []
+        self._pushed = 0
+        self._open: list[tuple[int, int, _Node, int]] = []
+        """What is to be run, as a heap: the node and the option, the latest choice first."""
 
     @property
     def is_complete(self) -> bool:
@@ -165,36 +192,31 @@ class Dpor:
         if not self.is_open:
             return None
         if self._walk is None:
-            self._walk = Walk()
+            self._walk = Walk(is_lockstep=True)
         else:
-            self._walk = self._backtrack()
+            self._walk = self._take()
             if self._walk is None and self.taken == 1:
-                self._walk = Walk()  # once more, for the program may not do the same again
-                self._is_over = False
+                self._walk = Walk(is_lockstep=True)  # once more, for the program may not do the same again
                 self._is_check = True
-        if self._walk is not None:
+                self._path, self._given = [], 0
+        if self._walk is None:
+            self._is_over = True
+        else:
             self.taken += 1
         return self._walk
 
-    def _backtrack(self) -> Walk | None:
-        nodes = self._nodes
-        while nodes:
-            node = nodes[-1]
-            number = node.take()
-            if number is not None:
-                at = len(nodes) - 1
-                given = (*self._choices[:at], node.options.index(number))
-                self._divergence = len(given)
-                self._expected = tuple(other.options for other in nodes)
-                node.chosen = number
-                return Walk(given, self._list_sleepers(node))
-            nodes.pop()
-        self._is_over = True
+    def _take(self) -> Walk | None:
+        while self._open:
+            _, _, node, number = heappop(self._open)
+            if number in node.done or number in node.sleeping:
+                continue
+            self._path = node.list_path()
+            self._given = len(self._path)
+            self._chosen = number
+            numbers = [one.above[1] for one in self._path if one.above is not None]
+            given = [one.options.index(other) for one, other in zip(self._path, [*numbers, number], strict=True)]
+            return Walk(given, self._list_sleepers(node))
         return None
-
-    def give_up(self, what: str) -> None:
-        """Note what it is that the steps of the program depend on and that cannot be followed."""
-        self.untracked[what] = None
 
     def _list_sleepers(self, node: _Node) -> dict[int, Footprint]:
         """Return whose next steps were seen at a choice; nobody where names are not to be relied on."""
@@ -203,88 +225,97 @@ class Dpor:
         done = {number: footprint for number, footprint in node.done.items() if footprint is not None}
         return node.sleeping | done
 
-    def _restart(self) -> None:
-        """Begin again, for steps can be told more exactly now than those before."""
-        self._nodes.clear()
-        self._walk = None
-        self._divergence = 0
-        self._expected = ()
-        self._is_over = False
-        self._before = self.taken
+    def give_up(self, what: str) -> None:
+        """Note what it is that the steps of the program depend on and that cannot be followed."""
+        self.untracked[what] = None
+
+    def learn(self, execution: Execution) -> None:
+        """Find the races of an execution, and what has to be run because of them."""
+        walk, trail = self._walk, execution.trail
+        assert walk is not None
+        if trail is None or execution.uncontrolled or execution.hurried:
+            self._has_gap = True
+            return
+        self.untracked |= dict.fromkeys(trail.untracked)
+        self.weight += sum(len(event.touched) for event in trail.events)
+        expected = tuple(node.options for node in self._path[: self._given])
+        if walk.impossible is not None or tuple(walk.options[: self._given]) != expected:
+            self.diverged += 1
+            return
+        self._compare(walk)
+        if self._is_check:
+            self._is_over = True
+            self._before = 1
+        elif trail.has_news:
+            self._begin()
+            self._before = self.taken
+        elif trail.is_renamed and self._renamed < _MOST_RENAMED:
+            self._renamed += 1
+            self._forget()
+        else:
+            self.pruned += trail.is_abandoned
+            self._grow(execution, walk, trail.events)
 
     def _compare(self, walk: Walk) -> None:
         """Notice a program that does not do the same under the default schedule."""
-        if not self._divergence:
+        if not self._given:
             options = tuple(walk.options)
             self.diverged += self._default is not None and self._default != options
             self._default = options
 
     def _forget(self) -> None:
         """Let nobody sleep any more because of what was run until now, and run once more what was run last."""
-        if not self._nodes:
-            self._walk = None
         for node in self._nodes:
             node.done = dict.fromkeys(node.done)
             node.sleeping = {}
+        if self._given:
+            self._push(self._path[self._given - 1], self._chosen)
+        else:
+            self._walk = None
 
-    def learn(self, execution: Execution) -> None:
-        """Find the races of an execution, and what has to be run because of them."""
-        walk, trail = self._walk, execution.trail
-        assert walk is not None
-        if trail is None:
-            self._has_gap = True
-            return
-        self.untracked |= dict.fromkeys(trail.untracked)
-        if execution.uncontrolled or execution.hurried:
-            self._has_gap = True
-            return
-        self._compare(walk)
-        if self._is_check:
-            self._is_over = True
-            self._before = 1
-            return
-        if trail.has_news:
-            self._restart()
-            return
-        if walk.impossible is not None or tuple(walk.options[: self._divergence]) != self._expected:
-            self.diverged += 1
-            return
-        if trail.is_renamed and self._renamed < _MOST_RENAMED:
-            self._renamed += 1
-            self._forget()
-            return
-        self.pruned += trail.is_abandoned
-        self._choices = execution.choices
-        events = trail.events
+    def _grow(self, execution: Execution, walk: Walk, events: Sequence[Event]) -> None:
+        """Add the choices of an execution, what each of them led to, and what has to be chosen in their place."""
         by_ask = {event.ask: event for event in events if event.ask >= 0}
-        self._add_nodes(execution, walk)
-        for at in range(max(self._divergence - 1, 0), len(self._nodes)):
-            node = self._nodes[at]
+        chosen = self._chosen
+        for at in range(max(self._given - 1, 0), len(execution.choices)):
+            if at >= self._given:
+                self._add_node(execution, walk, at, chosen)
+                chosen = walk.options[at][execution.choices[at]]
             event = by_ask.get(at)
             if event is None:
                 self._has_gap = True
                 return
-            node.done[node.chosen] = event.footprint
+            self._path[at].done[chosen] = event.footprint
         self._reverse_races(events)
 
-    def _add_nodes(self, execution: Execution, walk: Walk) -> None:
-        for at in range(self._divergence, len(execution.choices)):
-            options = walk.options[at]
-            chosen = options[execution.choices[at]]
-            to_run = {chosen: None}
-            for number in options:
-                if number < CLOCK:
-                    to_run[number] = None  # a fault: with each of them, and without
-            self._nodes.append(_Node(options, chosen, walk.sleeps[at], to_run))
+    def _add_node(self, execution: Execution, walk: Walk, at: int, chosen: int) -> None:
+        above = self._path[at - 1] if at else None
+        options = walk.options[at]
+        node = _Node(options, walk.sleeps[at], None if above is None else (above, chosen), at)
+        node.to_run[options[execution.choices[at]]] = None
+        self._path.append(node)
+        self._nodes.append(node)
+        for number in options:
+            if number < CLOCK:
+                self._ask_for(node, number)  # a fault: with each of them, and without
+
+    def _ask_for(self, node: _Node, number: int) -> None:
+        """See to it that an option is chosen at some time."""
+        if number not in node.to_run:
+            node.to_run[number] = None
+            self._push(node, number)
+
+    def _push(self, node: _Node, number: int) -> None:
+        self._pushed += 1
+        heappush(self._open, (-node.depth, self._pushed, node, number))
 
     def _reverse_races(self, events: Sequence[Event]) -> None:
         order = Order()
-        nodes = self._nodes
         for number, event in enumerate(events):
             races = order.add(event)
-            node = nodes[event.ask] if event.ask >= 0 else None
+            node = self._path[event.ask] if event.ask >= 0 else None
             if node is not None and event.meets_clock and CLOCK in node.options:
-                node.to_run.setdefault(CLOCK)
+                self._ask_for(node, CLOCK)
             for first in races:
                 self._reverse(events, order.past, first, number)
 
@@ -292,16 +323,14 @@ class Dpor:
         """See to it that the second of a race is run before the first, too."""
         ask = events[first].ask
         initials = find_initials(events, past, first, second)
-        if initials == [CLOCK] and (ask < 0 or CLOCK not in self._nodes[ask].options):
+        if initials == [CLOCK] and (ask < 0 or CLOCK not in self._path[ask].options):
             return  # there was no deadline yet
         if ask < 0:
             self._has_gap = True  # there was somebody else, who was not offered
             return
-        node = self._nodes[ask]
+        node = self._path[ask]
         if any(number in node.to_run for number in initials):
             return
         offered = [number for number in initials if number in node.options]
-        if offered:
-            node.to_run[offered[0]] = None
-        else:
-            node.to_run.update(dict.fromkeys(node.options))
+        for number in offered[:1] or node.options:
+            self._ask_for(node, number)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from math import inf
 from typing import TYPE_CHECKING, Any, Final, final
 
 import attrs
 import trio
 
-from .classes import Telling, can_tell
+from .classes import Telling, can_tell, get_attributes_told
 from .events import Event, Trail
 from .frames import is_at_end_of_nursery, iterate_roots, walk
 from .heap import Heap
-from .kinds import Kind, get_kind
+from .kinds import Kind, get_kind, get_kind_of
 from .objects import Objects
 from .shared import TRACKERS
 
@@ -30,19 +31,14 @@ _CLOCK: Final = -1
 _MOST_RESTARTS: Final = 3
 """How often a search begins again because classes were met; those that are met later are compared after each step."""
 
-_ALWAYS_TELL: Final[tuple[type, ...]] = (
-    trio.CancelScope,
-    trio.Nursery,
-    trio.Lock,
-    trio.StrictFIFOLock,
-    trio.Event,
-    trio.Semaphore,
-    trio.CapacityLimiter,
-    trio.Condition,
-    trio.MemorySendChannel,
-    trio.MemoryReceiveChannel,
-    trio.lowlevel.ParkingLot,
-)
+_OF_TRIO: Final = ("_sync", "_channel", "_core._parking_lot", "_core._unbounded_queue", "testing._sequencer")
+"""Where trio's primitives are, and what they consist of."""
+
+
+def _list_primitives() -> list[type]:
+    modules = [sys.modules[name] for part in _OF_TRIO if (name := f"trio.{part}") in sys.modules]
+    found = [kind for module in modules for kind in vars(module).values() if isinstance(kind, type)]
+    return [trio.CancelScope, trio.Nursery, *(kind for kind in found if get_kind_of(kind) is Kind.TELLS)]
 
 
 @final
@@ -67,7 +63,7 @@ class Tracker:
 
     def __init__(self) -> None:
         self._telling = Telling(self._tell)
-        for kind in _ALWAYS_TELL:
+        for kind in _list_primitives():
             self._telling.add(kind)
         # By which a checkpoint knows that it is cancelled; it is not exported.
         self._telling.add(type(trio.lowlevel.current_task()._cancel_status))  # noqa: SLF001
@@ -105,6 +101,9 @@ class Tracker:
         self._nursery_keys: dict[tuple[int, str], Key] = {}
         self._clock_key = self._make_key(("the clock",))
         self._heap.begin(program)
+        for kind in self._heap.classes:
+            if get_kind_of(kind) is Kind.TELLS:
+                self._telling.add(kind)
         self._objects.begin(nursery)
 
     def turn(self, *, on: bool) -> None:
@@ -156,7 +155,6 @@ class Tracker:
                 before |= self._ends.get(id(nurseries[-1]), 0)
         event = Event(cell.number, ask, before)
         self._open(event, cell)
-        self._touch_turn(life, cell)
         if cell.is_system:
             event.is_opaque = True
         life.last = len(self._events) - 1
@@ -310,7 +308,7 @@ class Tracker:
                 open_ones.append(thing._cancel_status)  # noqa: SLF001 (no public way leads from a scope to its tasks)
             elif thing is not None:
                 open_ones += thing._children  # noqa: SLF001
-                for task in thing._tasks:  # noqa: SLF001
+                for task in getattr(thing, "_tasks", ()):
                     life = self._lives.get(id(task.coro))
                     if life is not None and not touched.isdisjoint(life.waits_with):
                         return True
@@ -336,11 +334,9 @@ class Tracker:
             self._touch_unseen.setdefault(name, {})[event.process] = None
         for teller in found.tellers:
             self._told[id(teller)] = teller
-        for thing in self._told.values():
-            if (
-                self._objects.has_changed(thing) and id(thing) not in self._wrote
-            ):  # by a way around its class: what of it was changed is not known
-                event.is_opaque = True
+        for number, thing in self._told.items():
+            if get_attributes_told(type(thing)) is None and self._objects.has_changed(thing):
+                event.is_opaque |= number not in self._wrote  # by a way around its class, and what of it is not known
         self._told.clear()
         self._wrote.clear()
         self._untold |= dict.fromkeys(found.untold)
@@ -362,12 +358,11 @@ class Tracker:
             what = "errors" if attribute == "_pending_excs" else "children"
             self._touch_nursery(thing, what, wrote=attribute != "_nested_child_running")
             return
-        if wrote and attribute == "_registered_deadline" and value < inf and type(thing) is trio.CancelScope:
-            event.touched.setdefault(self._clock_key, False)
         met = self._objects.meet(thing)
         self._told[id(thing)] = thing
         if wrote:
             self._wrote[id(thing)] = thing
+            self._tell_of_cancelling(event, thing, attribute, value)
         if attribute == "__dict__" or (wrote and attribute == "__class__"):
             event.is_opaque = True  # it is another object, or what is done with it is not told
         key = met.keys.get(attribute)
@@ -378,6 +373,16 @@ class Tracker:
             touched[key] = wrote
         if value is not None and get_kind(value) is not Kind.ATOM:
             self._held.append(value)
+
+    def _tell_of_cancelling(self, event: Event, thing: Any, attribute: str, value: Any) -> None:
+        """Note what a cancel scope has to do with the clock and with tasks that wait."""
+        if attribute == "_registered_deadline" and type(thing) is trio.CancelScope:
+            if value < inf:
+                event.touched.setdefault(self._clock_key, False)
+        elif attribute == "effectively_cancelled":
+            for task in getattr(thing, "_tasks", ()):
+                if (life := self._lives.get(id(task.coro))) is not None:
+                    self._touch_turn(life, task.coro)  # who wakes it comes before, or too late
 
     def _make_name(self) -> Name:
         """Name what is met first in the step that is being made, as it is met in every execution with this step."""
