@@ -110,19 +110,23 @@ class Household:
         return self._family
 
     async def prepare(self) -> Family:
-        """Return the family, with a place for its tasks."""
+        """Return the family, with a place for its tasks, unless the supervisor is closed meanwhile."""
         family = self.make_family()
-        if self._hosted is None:
-            assert self._opening is not None
-            hosted = self._hosted = trio.Event()
-            family.invite()
-            try:
-                with trio.CancelScope(shield=True):  # others wait for it
-                    await self._opening.nursery.start(family.host, name="host of resident actors")
-            finally:
-                hosted.set()
-        else:
-            await self._hosted.wait()
+        while self._opening is not None:
+            hosted = self._hosted
+            if hosted is None:
+                hosted = self._hosted = trio.Event()
+                family.invite()
+                try:
+                    with trio.CancelScope(shield=True):  # others wait for it
+                        await self._opening.nursery.start(family.host, name="host of resident actors")
+                finally:
+                    hosted.set()
+            else:
+                await hosted.wait()
+            if self._hosted is hosted:
+                break
+            # It was closed meanwhile, and perhaps opened again: that place is gone.
         return family
 
     async def revive(self) -> None:

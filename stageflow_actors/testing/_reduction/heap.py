@@ -7,16 +7,31 @@ nothing that the first could reach have the same effect in either order.
 
 from __future__ import annotations
 
+import builtins
 import gc
 import random
 import types
+import weakref
 from operator import is_
 from typing import TYPE_CHECKING, Any, Final, final
 
 import attrs
 
 from .code import map_code
-from .kinds import KINDS, READERS, UNSEEN_BUILTINS, Kept, Kind, Slot, Unseen, get_kind, is_pure, is_standard, read
+from .kinds import (
+    KINDS,
+    READERS,
+    STRICT_ITERATORS,
+    UNSEEN_BUILTINS,
+    Kept,
+    Kind,
+    Slot,
+    Unseen,
+    get_kind,
+    is_pure,
+    is_standard,
+    read,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -41,6 +56,8 @@ class _Known:
     holder: Any
     key: Key
     held: Sequence[Any]
+    is_watched: bool = False
+    """Whether somebody iterates over it."""
 
 
 @final
@@ -54,6 +71,8 @@ class Found:
         """Those of them that the step has made."""
         self.unseen: dict[str, None] = {}
         """Names of what may have state that nobody sees."""
+        self.mourned: dict[str, None] = {}
+        """Those of them that show when something is gone: what is tracked is kept."""
         self.tellers: list[Any] = []
         """Objects whose class tells."""
         self.untold: dict[type, None] = {}
@@ -137,32 +156,30 @@ class Heap:
         if not names.attributes.isdisjoint(_AROUND) and function not in _AROUND_FOR_ITSELF:
             yield Unseen(f"what {function} reads or writes around a class")
         if not names.attributes.isdisjoint(_OF_LOOP) or not names.globals.isdisjoint(_OF_LOOP):
-            yield Unseen(f"what {function} asks trio about its tasks")
-        builtins = table.get("__builtins__", {})
-        if isinstance(builtins, types.ModuleType):
-            builtins = vars(builtins)
+            yield Unseen(f"what {function} has to do with trio's loop, or with all subclasses")
         for name in names.globals:
-            if name in table or name not in builtins:
-                slot = self.get_slot(table, name)
-                yield slot
+            if name in table or name not in BUILTINS:
+                yield self.get_slot(table, name)
+                if name not in table:
+                    yield self.get_slot(vars(builtins), name)
                 value = table.get(name)
                 if isinstance(value, types.ModuleType):
                     yield from self._iterate_module(value, names)
             elif name in UNSEEN_BUILTINS:
-                yield builtins[name]
-        for name in names.imports:
-            if not is_pure(name):
-                yield Unseen(f"the module {name}")
+                yield getattr(builtins, name)
+        yield from (Unseen(f"the module {name}") for name in names.imports if not is_pure(name))
 
     def _iterate_module(self, module: types.ModuleType, names: Names) -> Iterable[Any]:
         """Yield what is reached through a module by the attributes that are named beside it."""
         name = module.__name__
         if module is random:
             yield random.random.__self__  # type: ignore[attr-defined]  # whose methods the module's functions are
+        if module is builtins:
+            yield from (self.get_slot(vars(module), one) for one in names.attributes if one not in BUILTINS)
         if is_pure(name):
             return
         if is_standard(name) or not getattr(module, "__file__", "x.py").endswith((".py", ".pyc")):
-            yield Unseen(f"the module {name}")
+            yield Unseen(f"the module {name}", is_alone=name == "weakref")
             return
         for attribute in names.attributes:
             if attribute in vars(module):
@@ -202,10 +219,20 @@ class Heap:
             else:
                 held = READERS.get(sort, read)(thing)
                 self._compare(met, held, found)
+                if sort in STRICT_ITERATORS:
+                    self._watch(thing, found)
             if len(seen) > _MOST:
                 found.unseen["more objects than can be followed"] = None
                 break
         return found
+
+    def _watch(self, iterator: Any, found: Found) -> None:
+        """Take whoever can reach what is iterated over to change it: even if it is the same again, that is an error."""
+        for holder in gc.get_referents(iterator):
+            known = self._known.get(id(holder))
+            if known is not None:
+                known.is_watched = True
+                found.holders[known.key] = found.holders.get(known.key, False)
 
     def _open(self, thing: Any, kind: Kind, context: Context | None, found: Found) -> None:  # noqa: C901, PLR0912 (a case a kind)
         sort = type(thing)
@@ -231,8 +258,13 @@ class Heap:
                 found.open.append(context[thing])
         elif sort is Unseen:
             found.unseen[thing.name] = None
+            if thing.is_alone:
+                found.mourned[thing.name] = None
         elif kind is not Kind.MODULE:
-            found.unseen[f"{sort.__module__}.{sort.__qualname__}".removeprefix("builtins.")] = None
+            name = f"{sort.__module__}.{sort.__qualname__}".removeprefix("builtins.")
+            found.unseen[name] = None
+            if issubclass(sort, weakref.ReferenceType) or hasattr(sort, "__del__"):
+                found.mourned[name] = None
         elif not is_pure(thing.__name__):
             found.unseen[f"the module {thing.__name__}"] = None
 
@@ -245,7 +277,7 @@ class Heap:
 
     def _compare(self, known: _Known, held: Sequence[Any], found: Found) -> None:
         same = are_same(known.held, held)
-        found.holders[known.key] = not same
+        found.holders[known.key] = not same or known.is_watched
         if not same:
             found.open += known.held
             known.held = held
@@ -304,9 +336,8 @@ def _read(holder: Any) -> Sequence[Any]:
         attributes = (one for item in holder.__dict__.items() for one in item)
         return holder.__defaults__, holder.__kwdefaults__, holder.__code__, *attributes
     if isinstance(holder, type):
-        return [one for name, one in vars(holder).items() if not name.startswith("__")] + [
-            one for name, one in vars(holder).items() if name in _SPECIAL
-        ]
+        own = [one for name, one in vars(holder).items() if name in _SPECIAL or not name.startswith("__")]
+        return [holder.__bases__, *own]
     return read(holder)
 
 
@@ -325,8 +356,19 @@ _AROUND: Final = frozenset(
 """What reads and writes attributes without a word of their class."""
 _AROUND_FOR_ITSELF: Final = _AROUND | {"__init__", "__post_init__", "__getattr__", "__set_name__"}
 """Functions that may: they are part of the class, or make an object that nobody knows yet."""
-_OF_LOOP: Final = frozenset({"current_statistics", "current_root_task", "child_nurseries", "eventual_parent_nursery"})
-"""What tells how it stands with other tasks."""
+_OF_LOOP: Final = frozenset(
+    {
+        "__subclasses__",
+        "child_nurseries",
+        "current_root_task",
+        "current_statistics",
+        "eventual_parent_nursery",
+        "run_sync_soon",
+    }
+)
+"""What tells how it stands with other tasks, and the like."""
+
+BUILTINS: Final = frozenset(vars(builtins))
 
 _SPECIAL: Final = frozenset(
     {f"__{name}__" for name in ("init", "new", "call", "enter", "exit", "aenter", "aexit", "await", "iter", "next")}

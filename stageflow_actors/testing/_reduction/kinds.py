@@ -40,6 +40,8 @@ class Unseen:
     """Stands for what may have state that nobody sees."""
 
     name: str
+    is_alone: bool = False
+    """Whether that is so also where a single task has to do with it."""
 
 
 @final
@@ -350,6 +352,19 @@ _ITERATORS: Final[tuple[type, ...]] = (
 )
 
 
+STRICT_ITERATORS: Final[frozenset[type]] = frozenset(
+    {
+        type(iter({})),
+        type(iter({}.values())),
+        type(iter({}.items())),
+        type(iter(set())),
+        type(iter(deque())),
+        type(iter(OrderedDict())),
+    }
+)
+"""Those that raise if what they go through was changed."""
+
+
 @_reads(*_ITERATORS)
 def _read_iterator(holder: Any) -> Sequence[Any]:
     return (holder.__length_hint__(), *gc.get_referents(holder))
@@ -360,6 +375,11 @@ def _read_logger(logger: Any) -> Sequence[Any]:
     handlers = [one for one in logger.handlers if get_root(type(one).__module__) not in ("logging", "_pytest", "rich")]
     unseen = [Unseen(f"the handler {type(one).__qualname__}") for one in handlers]
     return logger.level, logger.disabled, logger.propagate, *handlers, *unseen, *logger.filters, logger.parent
+
+
+@_reads(type(iter(OrderedDict())))
+def _read_ordered_iterator(holder: Any) -> Sequence[Any]:
+    return (len(holder.__reduce__()[1][0]), *gc.get_referents(holder))
 
 
 def read(holder: Any) -> Sequence[Any]:

@@ -111,9 +111,14 @@ def _list_keys(thing: Any) -> Iterable[Any]:
     return range(len(thing)) if isinstance(thing, (list, deque)) else tuple(thing)
 
 
+def _get_key(thing: Any, key: Any) -> Any:
+    """Return the key of an item; of a sequence's, counted from the beginning."""
+    return key + len(thing) if isinstance(thing, (list, deque)) and isinstance(key, int) and key < 0 else key
+
+
 def _has_item(thing: Any, key: Any) -> bool:
     try:
-        return 0 <= key < len(thing) if isinstance(thing, (list, deque)) else key in thing
+        return -len(thing) <= key < len(thing) if isinstance(thing, (list, deque)) else key in thing
     except TypeError:
         return False
 
@@ -192,6 +197,23 @@ class _Call:
         return _apply(self.method, self.name, self.thing, self.state, args, kwargs)
 
 
+@final
+@attrs.define(eq=False)
+class _Iteration:
+    """An iteration over a shared object, of which each step reads it."""
+
+    iterator: Any
+    thing: Any
+    state: State
+
+    def __iter__(self) -> _Iteration:
+        return self
+
+    def __next__(self) -> Any:
+        _note_all(self.state, self.thing, wrote=False)
+        return _pass_on(next(self.iterator), self.state)
+
+
 def _apply(
     method: Callable[..., Any],
     name: str,
@@ -210,11 +232,11 @@ def _apply(
         if by_key:
             wrote = name in _ITEM_WRITES
             _note(state, _WHOLE, wrote=had is not _has_item(thing, args[0]))
-            _note(state, ("item", args[0]), wrote=wrote and not (name == "setdefault" and had))
+            _note(state, ("item", _get_key(thing, args[0])), wrote=wrote and not (name == "setdefault" and had))
         else:
             read_only = name in state.reads or name in _READ_ONLY.get(kind, ())
             _note_all(state, thing, wrote=not read_only and name not in _READING)
-    return _pass_on(value, state)
+    return _Iteration(value, thing, state) if name in ("__iter__", "__reversed__") else _pass_on(value, state)
 
 
 _READING: Final = frozenset(

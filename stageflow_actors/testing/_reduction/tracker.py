@@ -332,6 +332,7 @@ class Tracker:
         for name in found.unseen:
             event.is_opaque = True
             self._touch_unseen.setdefault(name, {})[event.process] = None
+        self._untracked |= found.mourned
         for teller in found.tellers:
             self._told[id(teller)] = teller
         for number, thing in self._told.items():
