@@ -9,7 +9,7 @@ import trio
 
 from stageflow_actors import Intensity, Pipeline, RunEnding, Supervisor
 from stageflow_actors.errors import ActorDeadError, ActorError
-from stageflow_actors.testing import race_test
+from stageflow_actors.testing import explore, race_test
 
 from .explored import FEW, Room, check_result, take_steps
 from .residents import ESCALATE, MANY, SCOPES, SOME, CrashError, all_answer, crash, spawn
@@ -152,3 +152,11 @@ async def test_a_run_is_started_below_a_supervisor_that_gives_up():
         await all_answer(b)
     assert top.ledger.balanced
     room.check()
+
+
+@pytest.mark.parametrize(
+    "program", [test_spawning_below_while_it_is_restarted, test_a_run_is_started_below_a_supervisor_that_gives_up]
+)
+def test_a_spawn_outlives_the_place_that_it_waited_for(program):
+    """What came into a supervisor that was closed and opened meanwhile, found by random priorities in 30 to 130."""
+    explore(program.__wrapped__, strategy="pos", max_executions=SOME).raise_for_failure()

@@ -10,7 +10,17 @@ import pytest
 
 from stageflow_actors import PipelineValidationError, StageTimeoutError
 from stageflow_actors.errors import InjectedError
-from stageflow_actors.testing._faults import Cancel, ClockJump, Crash, Delay, make_error, require_faults
+from stageflow_actors.testing._faults import (
+    Cancel,
+    ClockJump,
+    Crash,
+    Delay,
+    Doubled,
+    Dropped,
+    Late,
+    make_error,
+    require_faults,
+)
 
 
 class PickyError(Exception):
@@ -51,6 +61,12 @@ FAULTS = [
     (Cancel(4), "Cancel(at=4)"),
     (ClockJump(60), "ClockJump(60)"),
     (ClockJump(0.5, 4), "ClockJump(0.5, at=4)"),
+    (Late("ingest/parser"), "Late('ingest/parser')"),
+    (Late("*", 2, 0.5), "Late('*', at=2, seconds=0.5)"),
+    (Doubled("counter"), "Doubled('counter')"),
+    (Doubled("counter", 3), "Doubled('counter', at=3)"),
+    (Dropped("*"), "Dropped('*')"),
+    (Dropped("*", at=1), "Dropped('*', at=1)"),
 ]
 
 
@@ -68,7 +84,15 @@ def test_faults_are_values(fault):
 
 
 def test_faults_pickle():
-    plan = (Crash("score", 3, OSError), Delay("score"), Cancel(1), ClockJump(2.0))
+    plan = (
+        Crash("score", 3, OSError),
+        Delay("score"),
+        Cancel(1),
+        ClockJump(2.0),
+        Late("a"),
+        Doubled("a"),
+        Dropped("a"),
+    )
     assert pickle.loads(pickle.dumps(plan)) == plan
 
 
@@ -87,6 +111,21 @@ def test_faults_pickle():
         (lambda: ClockJump(float("inf")), r"the seconds of a ClockJump must be a number below 1e\+15, not inf"),
         (lambda: ClockJump(float("nan")), "the seconds of a ClockJump must be a number of at least 0, not nan"),
         (lambda: ClockJump(1, "2"), "the at of a ClockJump must be a whole number of at least 1, not '2'"),
+        (lambda: Late(""), "the on of a Late must be a non-empty string, not ''"),
+        (lambda: Doubled(None), "the on of a Doubled must be a non-empty string, not None"),
+        (
+            lambda: Dropped("/parser"),
+            "the on of a Dropped must be the full name of an actor, such as 'ingest/parser', not '/parser'",
+        ),
+        (
+            lambda: Late("ingest/"),
+            "the on of a Late must be the full name of an actor, such as 'ingest/parser', not 'ingest/'",
+        ),
+        (lambda: Late("a", at=0), "the at of a Late must be a whole number of at least 1, not 0"),
+        (lambda: Doubled("a", at=True), "the at of a Doubled must be a whole number of at least 1, not True"),
+        (lambda: Dropped("a", at="1"), "the at of a Dropped must be a whole number of at least 1, not '1'"),
+        (lambda: Late("a", seconds=-1), "the seconds of a Late must be a number of at least 0, not -1"),
+        (lambda: Late("a", seconds=float("inf")), r"the seconds of a Late must be a number below 1e\+15, not inf"),
     ],
 )
 def test_what_cannot_be_is_refused(make, message):
@@ -176,7 +215,10 @@ def test_a_plan_is_any_iterable_of_faults():
         (Crash("a"), r"faults must be an iterable of faults, not Crash\('a'\); write faults=\(Crash\('a'\),\)"),
         (None, "faults must be an iterable of faults, not None"),
         ("Crash", "faults must be an iterable of faults, not 'Crash'"),
-        ([Cancel(), Crash], "a fault must be a Crash, Delay, Cancel or ClockJump, not <class '.*Crash'>"),
+        (
+            [Cancel(), Crash],
+            "a fault must be a Crash, Delay, Cancel, ClockJump, Late, Doubled or Dropped, not <class '.*Crash'>",
+        ),
     ],
 )
 def test_what_is_no_plan_is_refused(faults, message):

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from race_cases import explore_all, find
 from race_mail import AGAIN, agree, open_log, run_all, together
 
-from stageflow_actors import Mailbox, Supervisor
+from stageflow_actors import ContextSnapshot, Mailbox, Pipeline, Supervisor
 from stageflow_actors._resident import Resident
 from stageflow_actors.testing import Crash, Doubled, Dropped, Late, explore, race_test, replay
 from stageflow_actors.testing.strategies import fault_plans
@@ -179,6 +179,31 @@ def test_the_same_choices_strike_the_same_messages_in_any_process():
         assert there == here
 
 
+# How they are told
+
+
+def test_a_message_is_told_by_what_it_holds():
+    async def program():
+        async with open_log() as (log, ref):
+            for snapshot in (None, ContextSnapshot(input_text="some text"), {"name": "n" * 60}):
+                with pytest.raises(KeyError):
+                    await ref.ask(snapshot)
+            pipeline = Pipeline("p").with_stage("asked", ref)
+            await log.supervisor.run(pipeline, {"name": "stage", "how": (0,)})
+        raise AssertionError("for its trace")
+
+    faults = [Late("log", at=at) for at in (1, 2, 3, 4)]
+    failure = explore(program, faults=faults, clock="auto", max_executions=1, strategy="dfs").failure
+    assert [step.did for step in failure.trace if step.then.startswith("struck")] == [
+        "the message to log comes late",
+        "the message some text to log comes late",
+        f"the message {{'name': '{'n' * 47}... to log comes late",
+        "the message of stage 'asked' to log comes late",
+    ]
+    assert next(step.did for step in failure.trace if "arrives" in step.did) == "the late message arrives"
+    assert failure.faults == 0
+
+
 # Whom they leave alone
 
 
@@ -200,6 +225,20 @@ def test_actors_are_as_they_were_when_it_is_over():
 
 async def interrupt():
     raise KeyboardInterrupt
+
+
+def test_two_threads_may_explore_at_the_same_time():
+    found = []
+
+    async def outer():
+        inner = partial(explore, ask_once, clock="auto", faults=[Dropped("log", at=1)], max_executions=1)
+        found.append((await trio.to_thread.run_sync(inner)).failure.faults)
+        await ask_once()
+
+    failure = explore(outer, clock="auto", faults=[Doubled("log", at=1)], max_executions=1).failure
+    assert str(failure.error) == "struck"
+    assert found[0] == 0
+    assert Resident.accept.__name__ == "accept"
 
 
 def test_a_run_of_another_thread_is_left_alone():

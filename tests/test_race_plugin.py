@@ -169,7 +169,10 @@ def test_options_override_the_decorator(run):
         ("--race-executions=many", "argument --race-executions: must be a whole number of at least 1, not 'many'"),
         ("--race-seed=-1", "argument --race-seed: must be a whole number of at least 0, not '-1'"),
         ("--race-strategy=dsf", "argument --race-strategy: must be one of auto, *, not 'dsf'; did you mean 'dfs'[?]"),
-        ("--race-strategy=breadth", "argument --race-strategy: must be one of auto, dpor, dfs, pct, pos, random, not 'bre*'"),
+        (
+            "--race-strategy=breadth",
+            "argument --race-strategy: must be one of auto, dpor, dfs, pct, pos, random, not 'bre*'",
+        ),
         ("--race-replay=0?", "argument --race-replay: the schedule '0[?]' has '[?]' at position 2*; copy it whole *"),
         ("--race-replay=v9:0", "argument --race-replay: *version 9*"),
     ],

@@ -25,7 +25,7 @@ from stageflow_actors import (
 )
 from stageflow_actors.errors import InjectedError
 from stageflow_actors.testing._brief import brief
-from stageflow_actors.testing._faults import ANY, Cancel, ClockJump, Crash, Delay
+from stageflow_actors.testing._faults import ANY, Cancel, ClockJump, Crash, Delay, Doubled, Dropped, Late
 from stageflow_actors.testing._run_stage import run_stage
 from stageflow_actors.testing.strategies import Scripted, fault_plans, outputs, pipelines, snapshots
 
@@ -315,6 +315,20 @@ def test_every_kind_is_drawn_and_can_be_chosen(kind):
     assert find(fault_plans(kinds=[kind]), lambda plan: plan) == f"({simplest[kind]},)"
 
 
+@pytest.mark.parametrize("kind", [Late, Doubled, Dropped])
+def test_faults_of_messages_are_drawn_where_they_are_asked_for(kind):
+    kinds = [Late, Doubled, Dropped]
+    simplest = f"({kind.__name__}('*', at=1),)"
+    assert find(fault_plans(kinds=kinds), lambda plan: any(type(fault) is kind for fault in plan)) == simplest
+    assert find(fault_plans(kinds=[kind]), lambda plan: plan) == simplest
+    assert find(fault_plans(["shop/b", "a"], kinds=kinds), len) == "(Late('shop/b', at=1),)"
+
+
+@given(plan=fault_plans())
+def test_faults_of_messages_are_not_drawn_unless_they_are(plan):
+    assert {type(fault) for fault in plan} <= {Crash, Delay, Cancel, ClockJump}
+
+
 def test_plans_shrink_to_none_and_to_the_first_of_all():
     assert find(fault_plans()) == "()"
     assert (
@@ -348,7 +362,17 @@ def test_by_default_any_task_crashes_with_an_injected_error():
         ({"errors": ()}, "errors is empty, so that there is nothing to draw from; leave errors out for all there is"),
         (
             {"kinds": [Crash, int]},
-            "a kind of fault must be one of 'Crash', 'Delay', 'Cancel', 'ClockJump', not <class 'int'>",
+            (
+                "a kind of fault must be one of 'Crash', 'Delay', 'Cancel', 'ClockJump', 'Late', 'Doubled', 'Dropped', "
+                "not <class 'int'>"
+            ),
+        ),
+        (
+            {"on": Pipeline("p").with_stage("a", work), "kinds": [Crash, Late]},
+            (
+                "a Late strikes messages to an actor, and stages of a pipeline are none; give the full names of the "
+                "actors as on, or '*'"
+            ),
         ),
         ({"max_faults": -1}, "max_faults must be a whole number of at least 0, not -1"),
         ({"max_at": 0}, "max_at must be a whole number of at least 1, not 0"),
