@@ -452,6 +452,11 @@ class Controller:
             current: The task that made the last step, where it could go on.
         """
         self._hear_interrupt()
+        if self._phase is Phase.EXPLORE and self.steps < self._max_steps and self._get_deadline() <= self._clock.now:
+            # What is due already expires in trio's next pass, as a part of the step that made it due.
+            self._unsettled = self._unsettled if current is None else current
+            self.outside.begin()
+            return None
         self._end_step()
         self._take_fresh()
         if current is None:

@@ -135,6 +135,8 @@ class _Session:
         wreck, self._wreck = self._wreck, None
         if wreck is None:
             return
+        if self._tracker is not None:
+            self._tracker.let_go()
         for error in _iterate_chain(wreck):
             traceback.clear_frames(error.__traceback__)
         hook = sys.unraisablehook

@@ -132,6 +132,8 @@ def certify(plan: Plan) -> Certificate | None:
     if plan.frontier is not None and plan.frontier.is_complete:
         return Certificate("dfs", plan.frontier.taken, 0)
     if plan.dpor is not None and plan.dpor.is_complete:
+        if not plan.dpor.has_choices:
+            return Certificate("dfs", plan.dpor.executions, 0)
         return Certificate("dpor", plan.dpor.executions, plan.dpor.pruned)
     return None
 

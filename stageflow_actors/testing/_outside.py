@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 # Real seconds.
 _BEFORE_CHOICE: Final = 0.05
 """So long a choice waits for a running thread: it may be one that waits for the program."""
+_BETWEEN_LOOKS: Final = 0.001
+"""So long until it is looked again, where the one who hears of threads does not listen, for it has heard of one."""
 _BEFORE_JUMP: Final = {IN_THREAD: 1.0, IN_IO: 0.05}
 """So long a program in which nothing can go on waits for the world before the clock jumps."""
 _BEFORE_DEADLOCK: Final = 10.0
@@ -77,7 +79,7 @@ class Outside:
         if is_ready:
             is_unheard = bool(self._count_callbacks()) and not self._is_heard()
             if (is_unheard or self._is_thread_out()) and (left := self._get_rest(_BEFORE_CHOICE)):
-                return left
+                return min(left, _BETWEEN_LOOKS) if self._is_heard() else left
             self._settled = True
             return None
         if self._waits[IN_IDLE] and not self._nudged:

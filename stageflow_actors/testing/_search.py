@@ -257,7 +257,9 @@ class Portfolio:
         return None
 
     def _is_over(self) -> bool:
-        return self._frontier.is_complete or (self._dpor.is_complete and not self._frontier.diverged)
+        if self._frontier.diverged or self._dpor.diverged:
+            return False
+        return self._frontier.is_complete or self._dpor.is_complete
 
     def _list_turns(self) -> list[Search]:
         """Return whose turn it is, and who is next where they have nothing to run."""

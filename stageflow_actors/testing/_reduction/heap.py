@@ -117,6 +117,8 @@ class Heap:
         """Those of the execution before."""
         self.classes: list[type] = []
         """Classes that the program names."""
+        self.tellers: dict[int, Any] = {}
+        """Objects from before the first execution that tell, by their identity."""
         self.has_news = False
         """Whether one was met that is from before the execution, and was not known as such."""
 
@@ -127,16 +129,32 @@ class Heap:
             program: What is reached from it is from before.
         """
         if not self._old:
-            found = self.scan([program], None)
-            self._old = {number: known.holder for number, known in self._known.items()}
-            self.classes = [thing for thing in self._old.values() if isinstance(thing, type)]
-            self.classes += found.untold
+            self._explore(program)
         self._before = self._known
         self._known = {}
         for number, holder in enumerate(self._old.values()):
             key = self._make_key(_name_lasting(holder) or ("old", number))
             self._known[id(holder)] = _Known(holder, key, _read(holder))
         self.has_news = False
+
+    def _explore(self, program: Any) -> None:
+        """Find what is there before the first execution, behind objects that tell too."""
+        roots: list[Any] = [program]
+        untold: dict[type, None] = {}
+        while roots and len(self.tellers) < _MOST:
+            found = self.scan(roots, None)
+            untold |= found.untold
+            fresh = [thing for thing in found.tellers if id(thing) not in self.tellers]
+            self.tellers.update((id(thing), thing) for thing in fresh)
+            roots = [held for thing in fresh for held in gc.get_referents(thing)]
+        self._old = {number: known.holder for number, known in self._known.items()}
+        self.tellers |= {number: thing for number, thing in self._old.items() if get_kind(thing) is Kind.TELLS}
+        self.classes = [*(thing for thing in self._old.values() if isinstance(thing, type)), *untold]
+
+    def let_go(self) -> None:
+        """Hold nothing any more of the execution that was the last."""
+        self._known = {}
+        self._before = {}
 
     def get_slot(self, table: dict[str, Any], name: str) -> Slot:
         """Return the global of this name."""

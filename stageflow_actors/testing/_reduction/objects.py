@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
+from functools import partial
 from typing import TYPE_CHECKING, Any, final
 
 import attrs
@@ -11,7 +12,7 @@ import attrs
 from .heap import are_same
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     import trio
 
@@ -30,6 +31,10 @@ class Met:
     """By attribute or part."""
     held: Sequence[Any] | None = None
     """What it held when it was last looked at."""
+
+
+def _return(thing: Any) -> Any:
+    return thing
 
 
 @final
@@ -52,6 +57,12 @@ class Objects:
         self.has_news = False
         """Whether one was met that is from before the execution, and was not known as such."""
 
+    def adopt(self, things: Iterable[Any]) -> None:
+        """Note objects that were there before the first execution."""
+        for thing in things:
+            if id(thing) not in self._old:
+                self._old[id(thing)] = Met(partial(_return, thing), ("old", len(self._old)))
+
     def begin(self, nursery: trio.Nursery) -> None:
         """Begin an execution in a nursery: what is around it is another in each run of trio, and called the same."""
         self._before = self._met
@@ -64,6 +75,11 @@ class Objects:
             status = status.parent
         for number, thing in enumerate(around):
             self._met[id(thing)] = Met(weakref.ref(thing), ("around", number))
+
+    def let_go(self) -> None:
+        """Hold nothing any more of the execution that was the last."""
+        self._met = {}
+        self._before = {}
 
     def find(self, thing: Any) -> Met | None:
         """Return what is known of an object; None if it was not met."""
@@ -79,7 +95,7 @@ class Objects:
         try:
             get: Callable[[], Any] = weakref.ref(thing)
         except TypeError:
-            get = lambda: thing  # noqa: E731
+            get = partial(_return, thing)
         before = self._before.get(number)
         if before is not None and before.get() is thing:
             met = self._old[number] = Met(get, ("old", len(self._old)))

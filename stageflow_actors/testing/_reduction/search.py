@@ -118,7 +118,7 @@ class _Node:
     to_run: dict[int, None] = attrs.field(factory=dict)
     """Who has to be chosen here, in this order."""
     done: dict[int, Footprint | None] = attrs.field(factory=dict)
-    """Who was chosen, with what their step did; None where that has been forgotten."""
+    """Who was chosen, with what their step did; None where that is not known."""
 
     def list_path(self) -> list[_Node]:
         """Return the choices up to here, the first one first."""
@@ -187,6 +187,11 @@ class Dpor:
         """How many executions there are since the search began for the last time."""
         return self.taken - self._before
 
+    @property
+    def has_choices(self) -> bool:
+        """Whether there is more than one schedule."""
+        return bool(self._nodes)
+
     def next(self) -> Walk | None:
         """Return the walk of the next execution; None where there is none."""
         if not self.is_open:
@@ -195,7 +200,7 @@ class Dpor:
             self._walk = Walk(is_lockstep=True)
         else:
             self._walk = self._take()
-            if self._walk is None and self.taken == 1:
+            if self._walk is None and self.taken == 1 and self.has_choices:
                 self._walk = Walk(is_lockstep=True)  # once more, for the program may not do the same again
                 self._is_check = True
                 self._path, self._given = [], 0
@@ -285,7 +290,8 @@ class Dpor:
             if event is None:
                 self._has_gap = True
                 return
-            self._path[at].done[chosen] = event.footprint
+            # A step that may have done anything depends on all others: it never sleeps.
+            self._path[at].done[chosen] = None if event.is_opaque else event.footprint
         self._reverse_races(events)
 
     def _add_node(self, execution: Execution, walk: Walk, at: int, chosen: int) -> None:

@@ -71,6 +71,8 @@ class Tracker:
         self._heap = Heap(self._make_key, self._make_name, self._telling.__contains__)
         self._restarts = 0
         self._objects = Objects(self._make_name)
+        self._event: Event | None = None
+        self._clear()
 
     def begin(self, program: Any, nursery: trio.Nursery) -> None:
         """Begin an execution.
@@ -79,15 +81,9 @@ class Tracker:
             program: What is run.
             nursery: In which it is run.
         """
-        self._events: list[Event] = []
-        self._event: Event | None = None
-        self._cell: Cell | None = None
-        self._lives: dict[int, _Life] = {}
+        self._event = None
         self._names.clear()
-        self._held: list[Any] = []
-        self._told: dict[int, Any] = {}
-        """Objects that the step has read or written, by their identity."""
-        self._wrote: dict[int, Any] = {}
+        self._clear()
         self._untold: dict[type, None] = {}
         self._touch_unseen: dict[str, dict[int, None]] = {}
         self._untracked: dict[str, None] = {}
@@ -96,15 +92,32 @@ class Tracker:
         self._last_jump = -1
         self._ends: dict[int, int] = {}
         """By nursery, the events in which its children ended, as bits."""
-        self._pending: Sequence[Any] | None = ()
-        """What would be cancelled if the clock jumped; None where that is not known."""
         self._nursery_keys: dict[tuple[int, str], Key] = {}
         self._clock_key = self._make_key(("the clock",))
         self._heap.begin(program)
         for kind in self._heap.classes:
             if get_kind_of(kind) is Kind.TELLS:
                 self._telling.add(kind)
+        self._objects.adopt(self._heap.tellers.values())
         self._objects.begin(nursery)
+
+    def _clear(self) -> None:
+        self._events: list[Event] = []
+        self._cell: Cell | None = None
+        self._lives: dict[int, _Life] = {}
+        self._held: list[Any] = []
+        """What the step has got hold of."""
+        self._told: dict[int, Any] = {}
+        """Objects that the step has read or written, by their identity."""
+        self._wrote: dict[int, Any] = {}
+        self._pending: Sequence[Any] | None = ()
+        """What would be cancelled if the clock jumped; None where that is not known."""
+
+    def let_go(self) -> None:
+        """Hold nothing any more of the execution that was the last."""
+        self._clear()
+        self._heap.let_go()
+        self._objects.let_go()
 
     def turn(self, *, on: bool) -> None:
         """Have classes and what is declared as shared tell, or no longer."""
@@ -282,11 +295,13 @@ class Tracker:
             life.places = places
             context = cell.task.context
         fresh = self._scan(event, roots, context)
-        event.footprint = self._make_footprint(event, fresh)
-        if cell is not None:
-            life.waits_with = frozenset(event.touched)
         event.meets_clock = self._meets_clock(event)
         self._pending = ()
+        if event.meets_clock:
+            event.touched.setdefault(self._clock_key, False)
+        event.footprint = self._make_footprint(event, fresh)
+        if cell is not None:
+            life.waits_with = frozenset(event.touched) - {self._clock_key}
         return event
 
     def _meets_clock(self, event: Event) -> bool:
