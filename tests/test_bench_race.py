@@ -1,255 +1,39 @@
-"""The benchmark of the race toolkit: everybody gets the same programs, and what misses a bar is named. Never a time."""
+"""The script of the race toolkit's benchmark: what it refuses, prints, writes, and goes on with. Never a time."""
 
 from __future__ import annotations
 
-import importlib
 import json
+import subprocess
+import sys
 
-import attrs
 import pytest
-import trio
-from bench_scripts import make_importable
+from bench_scripts import BENCHMARKS
+from race_bench import bench  # noqa: F401  # a fixture
 
-from property_tests.corpus import CORPUS, find
-from stageflow_actors.testing import RaceFailure, Report, explore
-
-OURS = {
-    "peers",
-    "measuring",
-    "rows",
-    "bench_dag005",
-    "race_peers",
-    "race_rows",
-    "race_replaying",
-    "bench_race",
-    "tables",
-}
-
-
-@pytest.fixture(autouse=True)
-def _importable(monkeypatch):
-    """Import the benchmarks as they are when a script of theirs is run, and forget them afterwards."""
-    make_importable(monkeypatch, OURS)
+from property_tests.corpus import CORPUS
 
 
 @pytest.fixture
-def peers():
-    return importlib.import_module("race_peers")
+def script(bench):  # noqa: F811
+    return bench("bench_race")
 
 
 @pytest.fixture
-def rows():
-    return importlib.import_module("race_rows")
+def rows(bench, script):  # noqa: F811
+    return bench("race_rows")
 
 
-@pytest.fixture
-def replaying():
-    return importlib.import_module("race_replaying")
-
-
-@pytest.fixture
-def script():
-    return importlib.import_module("bench_race")
-
-
-async def sleep():
-    await trio.sleep(3)
-
-
-def test_the_program_of_twenty_steps_has_twenty(rows):
-    async def program():
-        await rows.twenty_steps()
-        raise ValueError
-
-    assert explore(program).failure.steps == 20
-
-
-def test_twins_that_sleep_are_known(rows):
-    assert rows.lets_time_pass(sleep)
-    assert not rows.lets_time_pass(rows.twenty_steps)
-
-
-FAILURE = RaceFailure(
-    program="bug",
-    kind="exception",
-    error=ValueError(),
-    schedule="0101",
-    preemptions=1,
-    jumps=0,
-    faults=0,
-    minimal=True,
-    reproduced=True,
-    steps=9,
-    trace=(),
-)
-REPORT = Report(program="bug", failure=FAILURE, executions=12, complete=False, bound=0, sampled=0, simplified_in=7)
-
-
-@pytest.fixture
-def make_search(rows, peers):
-    """Return what makes the outcome of a search: a good one, but for what is given."""
-
-    def make(name="lost update", *, seconds=0.1, report=REPORT, others=(12, 15), **failure):
-        if failure:
-            report = attrs.evolve(report, failure=attrs.evolve(FAILURE, **failure))
-        plain = peers.Hunt(100, 5.0, runs=3, kind="hang")
-        return rows.Search(find(name), report, seconds, others, plain, peers.Hunt(100, 5.0, runs=1000))
-
-    return make
-
-
-NOT_FOUND = attrs.evolve(REPORT, failure=None, executions=1000)
-
-
-@pytest.mark.parametrize(
-    ("name", "given", "missed"),
-    [
-        ("lost update", {}, []),
-        ("depth 5", {}, []),
-        ("lost update", {"report": NOT_FOUND}, ["shallow", "all"]),
-        ("depth 5", {"report": NOT_FOUND}, ["all"]),
-        ("lost update", {"seconds": 5.1}, ["shallow", "all"]),
-        ("lost update", {"kind": "deadlock"}, ["kind"]),
-        ("lost update", {"minimal": False}, ["minimal"]),
-        ("lost update", {"report": attrs.evolve(REPORT, simplified_in=301)}, ["minimal"]),
-        ("lost update", {"schedule": "01" * 20}, []),
-        ("lost update", {"schedule": "01" * 20 + "1"}, ["length"]),
-    ],
-)
-def test_what_misses_a_bar_is_named(rows, make_search, name, given, missed):
-    bars = dict(
-        zip(("shallow", "all", "kind", "minimal", "length"), rows.judge([make_search(name, **given)]), strict=True)
-    )
-    assert [title for title, bar in bars.items() if bar.missed] == missed
-    assert [title for title, bar in bars.items() if not bar.ok] == missed
-    assert {missed_by for bar in bars.values() for missed_by in bar.missed} <= {name}
-
-
-def test_one_bug_in_thirty_may_be_missed_if_it_is_named(rows, make_search):
-    searches = [make_search("depth 5", report=NOT_FOUND), *[make_search() for _ in range(29)]]
-    bar = rows.judge(searches)[1]
-    assert (bar.ok, bar.missed, bar.note) == (True, ("depth 5",), "29 of 30")
-
-
-def test_no_failures_miss_no_bar(rows):
-    bar = rows.percent("of none", 95, [])
-    assert (bar.reached, bar.ok, bar.note) == (100, True, "0 of 0")
-
-
-@pytest.mark.parametrize(
-    ("given", "line"),
-    [
-        (
-            {},
-            (
-                "lost update",
-                "2",
-                "exception",
-                "12",
-                "0.100",
-                "12 to 15",
-                "1",
-                "0",
-                "7 more",
-                "4",
-                "hang in 3",
-                "not in 1,000",
-            ),
-        ),
-        (
-            {"jumps": 2, "kind": "deadlock", "minimal": False, "others": (12, None)},
-            (
-                "lost update",
-                "2",
-                "deadlock, not exception",
-                "12",
-                "0.100",
-                "1 do not find it",
-                "1",
-                "2",
-                "not in 7",
-                "4",
-                "hang in 3",
-                "not in 1,000",
-            ),
-        ),
-        (
-            {"report": NOT_FOUND, "others": ()},
-            ("lost update", "2", "", "not in 1,000", "0.100", "", "", "", "", "", "hang in 3", "not in 1,000"),
-        ),
-    ],
-)
-def test_a_search_is_told_in_a_line(rows, make_search, given, line):
-    assert rows._tell_search(make_search(**given)) == line
-
-
-def test_all_searches_are_told_in_a_line(rows, make_search):
-    searches = [make_search(), make_search(schedule="0" * 50), make_search(report=NOT_FOUND, others=(None,))]
-    assert rows._tell_all(searches) == (
-        "all",
-        "",
-        "",
-        "2 of 3",
-        "0.300",
-        "2 of 3",
-        "",
-        "",
-        "2 of 3",
-        "at most 50",
-        "3 of 3",
-        "0 of 3",
-    )
-
-
-def test_a_twin_that_fails_is_a_false_alarm(rows):
-    good, bad = find("lost update"), find("half built")
-    taken = rows.measure_twins(rows.Settings([good, attrs.evolve(bad, twin=bad.bug)], twin_executions=50))
-    (bar,) = taken.figures
-    assert (bar.reached, bar.ok, bar.missed) == (50, False, ("half built",))
-    assert [line[2] for line in taken.lines] == ["all", "up to 0"]
-    assert [bool(line[3]) for line in taken.lines] == [False, True]
-
-
-def test_a_failure_is_the_same_in_another_process(replaying):
-    failures = {name: explore(find(name).bug).failure for name in ("lost update", "lock order")}
-    schedules = [(name, failure.schedule) for name, failure in failures.items()]
-    assert replaying.replay_elsewhere(schedules, 7) == [replaying.describe(failure) for failure in failures.values()]
-
-
-def test_a_schedule_that_no_longer_fails_is_told(replaying):
-    assert replaying.replay_one("lost update", "0") is None
-    assert "which is no choice" in replaying.replay_one("lost update", "nonsense!")["refused"]
-
-
-def test_a_replay_that_differs_is_named(rows, monkeypatch):
-    elsewhere = rows.replay_elsewhere
-    parts = []
-
-    def replay_worse(schedules, hash_seed):
-        if hash_seed != 42:
-            return [rows.describe(explore(find(name).bug).failure) for name, _ in schedules]
-        parts.append(len(schedules))
-        return [
-            {**told, "steps": 0} if told["kind"] == "deadlock" else told for told in elsewhere(schedules, hash_seed)
-        ]
-
-    monkeypatch.setattr(rows, "replay_elsewhere", replay_worse)
-    entries = [find("lost update"), find("lock order")]
-    taken = rows.measure_replays(rows.Settings(entries, replays=3, together=3))
-    (bar,) = taken.figures
-    assert (bar.ok, bar.missed, bar.note) == (False, ("lock order",), "14 of 16")
-    assert [line[1:] for line in taken.lines] == [("2", "4", "4"), ("2", "4", "4"), ("2", "4", "2"), ("2", "4", "4")]
-    assert parts == [3, 1]
-
-
-def test_the_settings_are_those_of_the_figures(rows):
-    settings = rows.Settings(CORPUS)
+def test_the_settings_are_those_of_the_figures(rows, bench):  # noqa: F811
+    settings = bench("race_bars").Settings(CORPUS)
     assert (settings.peer_runs, settings.peer_seconds, settings.twin_executions) == (10_000, 5.0, 10_000)
+    assert (settings.rivals, settings.rival_executions, settings.rival_seconds) == (None, 1000, 5.0)
     assert settings.replays * len(rows.HASH_SEEDS) == 100
 
 
-def test_a_quick_run_prints_and_writes_all_tables(script, tmp_path, capsys):
-    names = ["lost update", "lock order", "missed wake-up", "depth 3", "leaked slot"]
+def test_a_quick_run_prints_and_writes_all_tables(script, bench, tmp_path, capsys, monkeypatch):  # noqa: F811
+    names = ["lost update", "lock order", "missed wake-up", "three philosophers", "leaked slot"]
+    monkeypatch.setattr(bench("race_beside"), "find_version", lambda: None)  # hangs take seconds: see its own tests
+    monkeypatch.setattr(bench("race_certificates"), "find_version", lambda: None)
     numbers, page = tmp_path / "figures.json", tmp_path / "figures.md"
     chosen = [argument for name in names for argument in ("--entry", name)]
     code = script.main(["--quick", "--rounds", "1", *chosen, "--json", str(numbers), "--markdown", str(page)])
@@ -259,30 +43,33 @@ def test_a_quick_run_prints_and_writes_all_tables(script, tmp_path, capsys):
     assert code == (0 if all(bars.values()) else 1)
     assert f"{sum(bars.values())} of {len(bars)} figures are reached." in printed
     assert bars["bugs of depth below 5 found within 1,000 executions and 5 s"]
-    assert bars["twins without a false alarm in 300 executions, or in all there are"]
+    assert bars["twins without a false alarm in 100 executions"]
     assert bars["replays with the same failure and the same trace"]
-    assert list(written["rows"]) == ["finding", "false-alarms", "cost", "shared", "replays"]
+    assert bars["ordered three philosophers certified complete"]
+    assert list(written["rows"]) == list(script.ROWS)
     assert [search["name"] for search in written["rows"]["finding"]["searches"]] == names
     told = page.read_text()
     for name in written["rows"]:
-        assert f"\n### {name}\n" in told
         assert f"{name} (" in printed
-    assert "| lock order | 2 | deadlock |" in told
+    assert "| lock order | 2 |" in told
+    assert page.with_suffix(".svg").read_text().startswith("<svg ")
 
 
 @pytest.fixture
-def one_row(script, rows, monkeypatch):
+def one_row(script, bench, monkeypatch):  # noqa: F811
     """Return the script's `main`, the rows replaced by one that reaches a given share."""
+    bars, kinds = bench("race_bars"), bench("rows")
 
     def run(reached, *arguments):
         def measure(settings):
-            """Look at quarters."""
             settings.tell("it")
-            verdicts = [(str(number), number < reached) for number in range(4)]
-            return rows.Taken(("a|b", "c"), [("x|y", "1")], [rows.percent("quarters", 75, verdicts)], {})
+            counted = settings.kept.take("counted", lambda: reached)
+            verdicts = [(str(number), number < counted) for number in range(4)]
+            figures = [bars.percent("quarters", 75, verdicts, number=2)]
+            return kinds.Taken(("a|b", "c"), [("x|y", "1")], figures, {"number": counted})
 
-        monkeypatch.setattr(script, "ROWS", {"finding": measure})
-        return script.main(["--only", "finding", *arguments])
+        monkeypatch.setattr(script, "ROWS", {"cost": measure})
+        return script.main(["--only", "cost", *arguments])
 
     return run
 
@@ -299,20 +86,20 @@ def test_a_missed_bar_fails_the_script(one_row, capsys, reached, code, verdict, 
     assert ("all but" in printed) == bool(line)
 
 
-def test_the_tables_are_written_with_their_misses(one_row, tmp_path):
-    page = tmp_path / "figures.md"
-    one_row(2, "--markdown", str(page))
-    assert page.read_text().split("\n\n", 1)[1] == (
-        "| figure | bar | reached |  |\n"
-        "| --- | ---: | ---: | ---: |\n"
-        "| quarters | >= 75 % | 50 | **missed** |\n\n"
-        "Quarters: all but 2, 3.\n\n"
-        "### finding\n\n"
-        "Look at quarters.\n\n"
-        "| a\\|b | c |\n"
-        "| --- | ---: |\n"
-        "| x\\|y | 1 |\n"
-    )
+def test_what_is_kept_is_not_measured_again(one_row, tmp_path):
+    kept, numbers = tmp_path / "kept.jsonl", tmp_path / "figures.json"
+    assert one_row(4, "--resume", str(kept)) == 0
+    assert one_row(1, "--resume", str(kept), "--json", str(numbers)) == 0
+    assert json.loads(numbers.read_text())["rows"] == {"cost": {"number": 4}}
+
+
+def test_what_is_kept_with_other_settings_is_refused(one_row, tmp_path, capsys):
+    kept = tmp_path / "kept.jsonl"
+    one_row(4, "--resume", str(kept))
+    with pytest.raises(SystemExit) as caught:
+        one_row(4, "--resume", str(kept), "--rounds", "2")
+    assert caught.value.code == 2
+    assert f"--resume: {kept} is of a run with other settings or versions" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -340,4 +127,37 @@ def test_the_script_refuses_what_cannot_be_measured(script, capsys, arguments, s
     ],
 )
 def test_quick_means_few_rounds(script, arguments, rounds):
-    assert script.make_settings(script.read_arguments(arguments)).rounds == rounds
+    assert script.read_arguments(arguments).settings.rounds == rounds
+
+
+def test_quick_means_a_third_of_the_bugs_unless_some_are_named(script):
+    assert len(script.read_arguments([]).entries) == len(CORPUS)
+    quick = script.read_arguments(["--quick"]).entries
+    assert len(quick) == -(-len(CORPUS) // 3)
+    assert "three philosophers" in {entry.name for entry in quick}
+    named = script.read_arguments(["--quick", "--entry", "aba", "--entry", "lost update"]).entries
+    assert [entry.name for entry in named] == ["aba", "lost update"]
+
+
+INTERRUPTED = """
+import runpy, sys
+benchmarks, error = sys.argv[1:]
+sys.path.insert(0, benchmarks)
+import race_rows
+
+def measure(settings):
+    settings.tell("it")
+    raise eval(error)
+
+race_rows.ROWS["cost"] = measure
+sys.argv = ["bench_race.py", "--only", "cost"]
+runpy.run_path(f"{benchmarks}/bench_race.py", run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize("error", ["KeyboardInterrupt", "BaseExceptionGroup('trio', [KeyboardInterrupt()])"])
+def test_an_interrupt_ends_the_script_with_one_line(error):
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, str(BENCHMARKS), error], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (130, "stopped; a run with --resume FILE can be gone on with\n")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,6 @@ import trio
 import trio.testing
 
 from property_tests.corpus import CORPUS, MADE_UP, Entry, find
-from property_tests.corpus.on_asyncio import ON_ASYNCIO
 
 RUNS = 30
 SECONDS = 1_000  # of the mock clock: far past every deadline in the corpus
@@ -51,17 +49,6 @@ async def guarded(program):
 
 def run_guarded(program):
     return trio.run(guarded, program, clock=trio.testing.MockClock(autojump_threshold=0))
-
-
-async def guarded_on_asyncio(program):
-    task = asyncio.ensure_future(program())
-    for _ in range(STEPS):
-        if task.done():
-            return "exception" if task.exception() else "passed"
-        await asyncio.sleep(0)
-    task.cancel()
-    await asyncio.wait([task])
-    return "hang"
 
 
 def allowed(entry):
@@ -129,11 +116,6 @@ def test_a_twin_passes(entry):
 @each_entry
 def test_a_bug_shows_as_it_says_or_not_at_all(entry):
     assert {run_guarded(entry.bug) for _ in range(RUNS // 3)} <= allowed(entry)
-
-
-@pytest.mark.parametrize("name", ON_ASYNCIO)
-def test_a_bug_on_asyncio_shows_as_it_says_or_not_at_all(name):
-    assert asyncio.run(guarded_on_asyncio(ON_ASYNCIO[name])) in allowed(find(name))
 
 
 def test_the_readme_lists_the_corpus():

@@ -288,6 +288,7 @@ ENTRIES = (
         bug=leaked_slot,
         twin=leaked_slot_twin,
         shows="deadlock",
+        or_shows="exception",
         needs_clock=True,
     ),
     Entry(

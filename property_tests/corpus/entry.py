@@ -30,6 +30,8 @@ class Entry:
     """Correct in every schedule and for every timing of the clock."""
     shows: Shows
     """How the bug comes to light."""
+    or_shows: Shows | None = None
+    """How else, under other schedules."""
     needs_clock: bool = False
     """Whether a deadline has to pass while a task could still run."""
 
