@@ -6,7 +6,7 @@
     python property_tests/nightly.py --list                          what there is
     python property_tests/nightly.py --only "trees: a pool below comes back whole" --replay "0110"
 
-Every explored test in `property_tests` is a program, and those of the `nightly_*.py` files beside it. Each asserts what
+Every explored test in `property_tests` is a program, and those of `explored_nightly` beside it. Each asserts what
 must hold in every schedule: ledgers balance, what ends does so once, nothing is left running, order and limits are
 kept. Programs are explored in three rounds: a short one for all; the systematic search for those that were not complete
 after it; then every other strategy. What a complete program does not need is given to the others. Areas share the

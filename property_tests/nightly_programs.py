@@ -1,6 +1,6 @@
 """The programs that are explored at nightly size: every explored test, and larger and nastier ones by area.
 
-The race tests of `test_explored_*.py` and of `nightly_*.py` are all in here by themselves, each set of parameters a
+The race tests of `test_explored_*.py` and of `explored_nightly` are all in here by themselves, each set of parameters a
 program of its own. Every program checks its own laws.
 """
 
@@ -33,20 +33,20 @@ if TYPE_CHECKING:
 FOLDER = Path(__file__).parent
 
 AREAS = {
-    "runs": ("test_explored_runs", "nightly_runs"),
-    "laws": ("nightly_laws",),
-    "stops": ("test_explored_stops", "nightly_stops"),
-    "restarts": ("test_explored_restarts", "nightly_restarts"),
-    "fan-outs": ("nightly_fanouts",),
-    "limits": ("test_explored_limits", "nightly_limits"),
-    "admission": ("test_explored_admission", "nightly_admission"),
-    "asks": ("test_explored_asks", "nightly_asks"),
-    "mailboxes": ("test_explored_mailboxes", "nightly_mailboxes"),
-    "stages on actors": ("nightly_stages",),
-    "faults": ("test_explored_mail_faults", "nightly_faults"),
-    "supervision": ("test_explored_supervision", "nightly_supervision"),
-    "trees": ("test_explored_trees", "nightly_trees"),
-    "streams": ("nightly_streams",),
+    "runs": ("test_explored_runs", "explored_nightly.runs"),
+    "laws": ("explored_nightly.laws",),
+    "stops": ("test_explored_stops", "explored_nightly.stops"),
+    "restarts": ("test_explored_restarts", "explored_nightly.restarts"),
+    "fan-outs": ("explored_nightly.fanouts",),
+    "limits": ("test_explored_limits", "explored_nightly.limits"),
+    "admission": ("test_explored_admission", "explored_nightly.admission"),
+    "asks": ("test_explored_asks", "explored_nightly.asks"),
+    "mailboxes": ("test_explored_mailboxes", "explored_nightly.mailboxes"),
+    "stages on actors": ("explored_nightly.stages",),
+    "faults": ("test_explored_mail_faults", "explored_nightly.faults"),
+    "supervision": ("test_explored_supervision", "explored_nightly.supervision"),
+    "trees": ("test_explored_trees", "explored_nightly.trees"),
+    "streams": ("explored_nightly.streams",),
 }
 """What is explored, and the modules in this folder that have programs for it."""
 

@@ -318,3 +318,33 @@ def test_the_same_schedule_leads_to_the_same_end(kind, take):
     for execution in run_all(program, most=30)[0]:
         again = run_schedules(program, [execution.choices] * 20)
         assert {one.value for one in again} == {execution.value}, execution.choices
+
+
+@pytest.mark.parametrize("pauses", [0, 1, 2, 3])
+def test_a_nursery_that_closes_while_another_starts_a_task_in_it(pauses):
+    async def program():
+        nurseries, seen = [], []
+
+        async def parent():
+            async with trio.open_nursery() as nursery:
+                nurseries.append(nursery)
+                nursery.start_soon(checkpoint, name="child")
+
+        async def adopt():
+            for _ in range(pauses):
+                await checkpoint()
+            try:
+                nurseries[0].start_soon(checkpoint, name="adopted")
+            except (IndexError, RuntimeError) as error:
+                seen.append(type(error).__name__)
+            else:
+                seen.append("adopted")
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(parent, name="parent")
+            nursery.start_soon(adopt, name="adopt")
+        return repr(seen)
+
+    reduced = by_dpor(program, most=600)
+    assert reduced.complete, reduced
+    compare(reduced, by_dfs(program, most=3_000))

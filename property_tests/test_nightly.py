@@ -131,7 +131,8 @@ def test_there_are_programs_for_every_area_and_each_has_a_name_of_its_own():
 def test_every_module_with_race_tests_is_in_the_catalogue():
     """Those of `test_explored_*.py`, with each of their sets of parameters, and all that is named in it."""
     listed = {name for modules in AREAS.values() for name in modules}
-    written = {path.stem for pattern in ("test_explored_*.py", "nightly_*.py") for path in FOLDER.glob(pattern)}
+    written = {path.stem for path in FOLDER.glob("test_explored_*.py")}
+    written |= {f"explored_nightly.{path.stem}" for path in FOLDER.glob("explored_nightly/*.py")}
     with_programs = {name for name in written if any(iterate_programs("", import_module(f"{__package__}.{name}")))}
     assert with_programs == listed
     names = [name for name in find_programs() if name.startswith("mailboxes: two senders")]

@@ -16,7 +16,7 @@ _HOOKED: Final = ("__getattribute__", "__setattr__", "__delattr__")
 _RUN_PARTS: Final[dict[str, frozenset[str]]] = {
     # The rest of these belongs to the scheduler, which is the toolkit's own affair.
     "CancelStatus": frozenset({"effectively_cancelled"}),
-    "Nursery": frozenset({"child_tasks", "_pending_excs", "_nested_child_running"}),
+    "Nursery": frozenset({"child_tasks", "_closed", "_pending_excs", "_nested_child_running"}),
 }
 
 

@@ -380,6 +380,7 @@ _OF_LOOP: Final = frozenset(
         "child_nurseries",
         "current_root_task",
         "current_statistics",
+        "current_task",
         "eventual_parent_nursery",
         "run_sync_soon",
     }

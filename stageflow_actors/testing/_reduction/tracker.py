@@ -186,12 +186,9 @@ class Tracker:
     def spawn(self, cell: Cell) -> None:
         """Note that a task was started."""
         self._get_life(cell).places = walk(cell.inner, ())
-        nursery, event, parent = cell.task.parent_nursery, self._event, self._cell
-        if event is not None and nursery is not None:
-            is_inside = parent is not None and (
-                nursery.parent_task is parent.task or parent.task.parent_nursery is nursery
-            )
-            self._touch_nursery(nursery, "children", wrote=not is_inside)
+        nursery = cell.task.parent_nursery
+        if self._event is not None and nursery is not None:
+            self._touch_nursery(nursery, "children", wrote=not self._is_inside(nursery))
 
     def enable(self, cell: Cell) -> None:
         """Note that a task can go on, because of the step that is being made."""
@@ -371,8 +368,7 @@ class Tracker:
         if event is None or (cell is not None and cell.is_waiting):
             return
         if type(thing) is trio.Nursery:
-            what = "errors" if attribute == "_pending_excs" else "children"
-            self._touch_nursery(thing, what, wrote=attribute != "_nested_child_running")
+            self._tell_of_nursery(thing, attribute, wrote=wrote)
             return
         met = self._objects.meet(thing)
         self._told[id(thing)] = thing
@@ -389,6 +385,24 @@ class Tracker:
             touched[key] = wrote
         if value is not None and get_kind(value) is not Kind.ATOM:
             self._held.append(value)
+
+    def _tell_of_nursery(self, nursery: trio.Nursery, attribute: str, *, wrote: bool) -> None:
+        """Note what a step has to do with the children of a nursery.
+
+        That one starts and that one ends can be told apart only by who asks for them, and by who comes from outside:
+        the nursery may have been closed by then.
+        """
+        if attribute == "_pending_excs":
+            self._touch_nursery(nursery, "errors", wrote=True)
+        elif attribute == "_closed":
+            self._touch_nursery(nursery, "children", wrote=not (wrote or self._is_inside(nursery)))
+        else:
+            self._touch_nursery(nursery, "children", wrote=attribute == "child_tasks")
+
+    def _is_inside(self, nursery: trio.Nursery) -> bool:
+        """Return whether the step is that of a nursery's own task or of one of its children: then it is open."""
+        task = None if self._cell is None else self._cell.task
+        return task is not None and (nursery.parent_task is task or task.parent_nursery is nursery)
 
     def _tell_of_cancelling(self, event: Event, thing: Any, attribute: str, value: Any) -> None:
         """Note what a cancel scope has to do with the clock and with tasks that wait."""

@@ -8,16 +8,15 @@ from functools import partial
 import pytest
 import trio
 
+from property_tests.actor_world import Desk, later, open_desk, spawn
+from property_tests.explored import check_idle, check_result, fork, take_steps
+from property_tests.mailbox_model import CrashError
+from property_tests.residents import ESCALATE
+from property_tests.test_explored_mail_faults import nothing
+from property_tests.test_explored_mailboxes import LATER, OFTEN, POLICIES
 from stageflow_actors import FanOutLimiterStage, Limiter, Mailbox, Pipeline, StageState, Supervisor
 from stageflow_actors.errors import ActorDeadError, ActorUnavailableError, MailboxFullError
 from stageflow_actors.testing import race_test
-
-from .actor_world import Desk, later, open_desk, spawn
-from .explored import check_idle, check_result, fork, take_steps
-from .mailbox_model import CrashError
-from .residents import ESCALATE
-from .test_explored_mail_faults import nothing
-from .test_explored_mailboxes import LATER, OFTEN, POLICIES
 
 OK, CANCELLED, FAILED, ISOLATED = StageState.OK, StageState.CANCELLED, StageState.FAILED, StageState.ISOLATED
 

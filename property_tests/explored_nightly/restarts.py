@@ -7,6 +7,8 @@ import itertools
 import pytest
 import trio
 
+from property_tests.explored import Room, chain, check_idle, check_result, fork, get_result, take_steps
+from property_tests.test_explored_restarts import AT_ONCE, LATER, flaky
 from stageflow_actors import (
     Backoff,
     Intensity,
@@ -23,9 +25,6 @@ from stageflow_actors import (
 from stageflow_actors.errors import RestartIntensityError
 from stageflow_actors.events import StageCrashed, StageEnded, StageRestarting, StageStarted
 from stageflow_actors.testing import race_test
-
-from .explored import Room, chain, check_idle, check_result, fork, get_result, take_steps
-from .test_explored_restarts import AT_ONCE, LATER, flaky
 
 OK, CANCELLED, FAILED = StageState.OK, StageState.CANCELLED, StageState.FAILED
 GROWS = Restart(max_restarts=3, backoff=Backoff(initial=1.0, factor=2.0, jitter=0.0))

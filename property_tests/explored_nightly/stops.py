@@ -7,12 +7,11 @@ import contextlib
 import pytest
 import trio
 
+from property_tests.explored import Room, chain, check_idle, check_result, fork, get_result, take_steps
+from property_tests.test_explored_restarts import LATER, flaky
+from property_tests.test_explored_stops import check_told_once, stop_later
 from stageflow_actors import FanOutLimiterStage, Limiter, RunEnding, StageState, Supervisor
 from stageflow_actors.testing import race_test
-
-from .explored import Room, chain, check_idle, check_result, fork, get_result, take_steps
-from .test_explored_restarts import LATER, flaky
-from .test_explored_stops import check_told_once, stop_later
 
 OK, CANCELLED, FAILED = StageState.OK, StageState.CANCELLED, StageState.FAILED
 

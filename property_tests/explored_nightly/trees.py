@@ -7,13 +7,13 @@ import contextlib
 import pytest
 import trio
 
+from property_tests.explored import Room, check_result, take_steps
+from property_tests.residents import ESCALATE, MANY, SCOPES, CrashError, all_answer, crash, spawn
 from stageflow_actors import Intensity, Pipeline, Supervisor
 from stageflow_actors.errors import ActorDeadError, ActorError
 from stageflow_actors.testing import race_test
 
-from .explored import Room, check_result, take_steps
-from .nightly_world import until
-from .residents import ESCALATE, MANY, SCOPES, CrashError, all_answer, crash, spawn
+from .world import until
 
 
 @race_test

@@ -8,11 +8,20 @@ from functools import partial
 import pytest
 import trio
 
+from property_tests.actor_world import later, open_desk, spawn
+from property_tests.test_explored_mailboxes import (
+    LATER,
+    OFTEN,
+    POLICIES,
+    cancel,
+    crash,
+    flush,
+    restart,
+    stop,
+    tell_twice,
+)
 from stageflow_actors import Mailbox, Supervisor
 from stageflow_actors.testing import race_test
-
-from .actor_world import later, open_desk, spawn
-from .test_explored_mailboxes import LATER, OFTEN, POLICIES, cancel, crash, flush, restart, stop, tell_twice
 
 SMALL = list(itertools.product((cancel, crash, stop, restart), (0, 1), POLICIES))
 every_policy = pytest.mark.parametrize("overflow", POLICIES)

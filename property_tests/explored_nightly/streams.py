@@ -7,15 +7,14 @@ from functools import partial
 import pytest
 import trio
 
+from property_tests.actor_world import later, open_desk, spawn
+from property_tests.explored import Room, chain, check_result, fork, take_steps
+from property_tests.residents import MANY, all_answer, crash
+from property_tests.residents import spawn as spawn_resident
+from property_tests.test_explored_stops import check_told_once
 from stageflow_actors import Intensity, Mailbox, Supervisor
 from stageflow_actors.events import ActorEnded, ActorStarted, RunEnded, StageEmitted, StageEnded, StageStarted
 from stageflow_actors.testing import race_test
-
-from .actor_world import later, open_desk, spawn
-from .explored import Room, chain, check_result, fork, take_steps
-from .residents import MANY, all_answer, crash
-from .residents import spawn as spawn_resident
-from .test_explored_stops import check_told_once
 
 
 async def read(stream, heard, steps):

@@ -7,11 +7,10 @@ import contextlib
 import pytest
 import trio
 
+from property_tests.explored import Room, chain, check_result, take_steps
+from property_tests.test_explored_admission import start
 from stageflow_actors import OverloadedError, RunEnding, Supervisor
 from stageflow_actors.testing import race_test
-
-from .explored import Room, chain, check_result, take_steps
-from .test_explored_admission import start
 
 POLICIES = ["wait", "reject", "drop_oldest", "drop_newest"]
 

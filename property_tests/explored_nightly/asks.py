@@ -7,12 +7,8 @@ from functools import partial
 import pytest
 import trio
 
-from stageflow_actors import Intensity, Mailbox, Supervisor
-from stageflow_actors.errors import ActorDeadError, AskTimeoutError
-from stageflow_actors.testing import race_test
-
-from .actor_world import later, open_desk, spawn
-from .test_explored_asks import (
+from property_tests.actor_world import later, open_desk, spawn
+from property_tests.test_explored_asks import (
     AGAIN,
     ENDS,
     LATER,
@@ -27,6 +23,9 @@ from .test_explored_asks import (
     stop,
     time_out,
 )
+from stageflow_actors import Intensity, Mailbox, Supervisor
+from stageflow_actors.errors import ActorDeadError, AskTimeoutError
+from stageflow_actors.testing import race_test
 
 SMALL = [(body, {}) for body in (time_out, cancel, stop, restart, crash_and_go_on)]
 SMALL += [(body, AGAIN) for body in (be_delivered_again, be_poison, be_delivered_again_or_time_out)]

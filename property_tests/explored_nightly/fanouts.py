@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 import trio
 
+from property_tests.explored import Room, chain, check_idle, check_result, fork, get_result, take_steps
+from property_tests.test_explored_restarts import AT_ONCE, LATER, flaky
+from property_tests.test_explored_stops import stop_later
 from stageflow_actors import FanOutLimiterStage, Intensity, Limiter, Restart, RunEnding, StageState, Supervisor
 from stageflow_actors.events import StageEnded
 from stageflow_actors.testing import race_test
 
-from .explored import Room, chain, check_idle, check_result, fork, get_result, take_steps
-from .nightly_world import in_chunks_of
-from .test_explored_restarts import AT_ONCE, LATER, flaky
-from .test_explored_stops import stop_later
+from .world import in_chunks_of
 
 OK, CANCELLED, FAILED = StageState.OK, StageState.CANCELLED, StageState.FAILED
 

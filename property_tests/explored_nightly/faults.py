@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import trio
 
+from property_tests.explored import Room, chain, check_idle, check_result, fork, get_result
+from property_tests.residents import MANY, all_answer, crash, spawn
+from property_tests.test_explored_limits import Desk
+from property_tests.test_explored_restarts import LATER, flaky
 from stageflow_actors import (
     FanOutLimiterStage,
     Intensity,
@@ -16,11 +20,7 @@ from stageflow_actors import (
 from stageflow_actors.errors import InjectedError
 from stageflow_actors.testing import Cancel, ClockJump, Crash, Delay, race_test
 
-from .explored import Room, chain, check_idle, check_result, fork, get_result
-from .nightly_world import until
-from .residents import MANY, all_answer, crash, spawn
-from .test_explored_limits import Desk
-from .test_explored_restarts import LATER, flaky
+from .world import until
 
 OK, FAILED = StageState.OK, StageState.FAILED
 

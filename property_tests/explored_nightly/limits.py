@@ -6,11 +6,10 @@ import pytest
 import trio
 import trio.testing
 
+from property_tests.explored import Room, check_idle, check_result, fork, take_steps
+from property_tests.test_explored_limits import Desk
 from stageflow_actors import Limiter, OverloadedError, Rate, StageState, Supervisor
 from stageflow_actors.testing import race_test
-
-from .explored import Room, check_idle, check_result, fork, take_steps
-from .test_explored_limits import Desk
 
 POLICIES = ["reject", "drop_oldest", "drop_newest"]
 

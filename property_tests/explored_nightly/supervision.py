@@ -7,14 +7,14 @@ import contextlib
 import pytest
 import trio
 
+from property_tests.explored import Room, take_steps
+from property_tests.residents import LATER, MANY, SCOPES, CrashError, all_answer, crash, spawn
 from stageflow_actors import Intensity, Supervisor
 from stageflow_actors.errors import ActorDeadError, ActorError, RestartIntensityError
 from stageflow_actors.events import ActorEnded, ActorStarted
 from stageflow_actors.testing import race_test
 
-from .explored import Room, take_steps
-from .nightly_world import until
-from .residents import LATER, MANY, SCOPES, CrashError, all_answer, crash, spawn
+from .world import until
 
 POLICIES = ["transient", "permanent", "temporary"]
 

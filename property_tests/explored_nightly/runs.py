@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 import trio
 
+from property_tests.explored import Room, chain, check_result, fork, get_result, take_steps
+from property_tests.test_explored_restarts import AT_ONCE, flaky
+from property_tests.test_explored_stops import stop_later
 from stageflow_actors import Intensity, Pipeline, StageOutput, StageState, Supervisor, Trigger, route
 from stageflow_actors.testing import race_test
 
-from .explored import Room, chain, check_result, fork, get_result, take_steps
-from .nightly_world import in_chunks_of
-from .test_explored_restarts import AT_ONCE, flaky
-from .test_explored_stops import stop_later
+from .world import in_chunks_of
 
 OK, SKIPPED, FAILED, ISOLATED = StageState.OK, StageState.SKIPPED, StageState.FAILED, StageState.ISOLATED
 CANCELLED = StageState.CANCELLED
