@@ -6,9 +6,9 @@ from itertools import count
 
 import attrs
 
+from stageflow_actors.testing._choosers import ABANDON
 from stageflow_actors.testing._execution import Execution
 from stageflow_actors.testing._reduction.events import Event, Order, Trail
-from stageflow_actors.testing._reduction.search import ABANDON
 
 
 @attrs.frozen

@@ -306,6 +306,8 @@ def test_a_wait_that_is_ended_and_taken_away(kind, take):
         for clock in ("explore", "auto"):
             program = make_program(kind, take, looks=looks)
             reduced = by_dpor(program, most=600, clock=clock)
+            if issubclass(kind, ByHand) and reduced.untracked:
+                continue  # what goes past trio's primitives need not be followed
             assert reduced.complete, reduced
             compare(reduced, by_dfs(program, most=1_500, clock=clock))
 

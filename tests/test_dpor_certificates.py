@@ -20,7 +20,7 @@ def certify(program, **options):
     report.raise_for_failure()
     assert report.complete, report
     assert report.untracked == ()
-    assert report.certificate.method == "dpor"
+    assert report.certificate.method == "dpor" or report.certificate.executions == 1  # the only schedule: that is all
     return report.certificate
 
 

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
+ABANDON: Final = -1
+"""What is chosen where all that could be chosen leads to what was run before: the execution ends."""
+
+
 class Option(Protocol):
     """Somebody who can go on, the clock, or a fault."""
 

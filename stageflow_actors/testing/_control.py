@@ -24,14 +24,13 @@ import trio
 from trio.lowlevel import reschedule
 
 from ._cell import Abandoned, Cell, State
-from ._choosers import Given
+from ._choosers import ABANDON, Given
 from ._diagnosis import EXCEPTION, LIVELOCK, diagnose
 from ._execution import Execution, Raw
 from ._frames import IN_CHILDREN, IN_IDLE, IN_IO, IN_THREAD, get_name, locate
 from ._injection import AGAIN, Injection, Strike
 from ._outside import Outside
 from ._probe import make_probes
-from ._reduction.search import ABANDON
 from ._trace import iterate_leaves, unwrap_lone
 
 if TYPE_CHECKING:

@@ -32,6 +32,7 @@ from .kinds import (
     is_standard,
     read,
 )
+from .shared import Shared, list_held
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -402,6 +403,8 @@ _SPECIAL: Final = frozenset(
 def _iterate_fixed(thing: Any) -> Iterable[Any]:
     if type(thing) is types.MethodType:
         return thing.__self__, thing.__func__
+    if type(thing) is Shared:
+        return list_held(thing)
     if isinstance(thing, (tuple, frozenset)):
         return thing
     return gc.get_referents(thing)

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Final, final
 
 import attrs
 
+from stageflow_actors.testing._choosers import ABANDON
+
 from .events import Order, conflicts, find_initials
 
 if TYPE_CHECKING:
@@ -27,9 +29,6 @@ CLOCK: Final = -1
 
 _MOST_RENAMED: Final = 8
 """How often that may be, before nobody sleeps any more: without names, it is not known what wakes them."""
-
-ABANDON: Final = -1
-"""What a walk chooses where all that could be chosen leads to what was run before."""
 
 
 @final

@@ -11,7 +11,7 @@ import attrs
 
 from stageflow_actors._validation import refuse
 
-from .kinds import Kind, get_kind
+from .kinds import KINDS, READERS, Kind, get_kind, read
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
@@ -171,6 +171,15 @@ def _get(proxy: Shared) -> Any:
 def _get_state(proxy: Shared) -> State:
     state: State = object.__getattribute__(proxy, "_shared_state")
     return state
+
+
+KINDS[Shared] = Kind.FIXED
+
+
+def list_held(proxy: Shared) -> Iterable[Any]:
+    """Return what is in a shared container: what of it can change is followed by itself."""
+    thing = _get(proxy)
+    return read(thing) if type(thing) in READERS else ()
 
 
 def _pass_on(value: Any, state: State) -> Any:
