@@ -11,7 +11,8 @@ import attrs
 from stageflow_actors.testing._frames import is_of
 
 from .code import END, START, map_code
-from .kinds import Kind, get_kind, is_pure
+from .kinds import Kind, get_kind
+from .modules import is_pure
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

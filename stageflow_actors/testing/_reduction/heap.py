@@ -18,20 +18,8 @@ from typing import TYPE_CHECKING, Any, Final, final
 import attrs
 
 from .code import map_code
-from .kinds import (
-    KINDS,
-    READERS,
-    STRICT_ITERATORS,
-    UNSEEN_BUILTINS,
-    Kept,
-    Kind,
-    Slot,
-    Unseen,
-    get_kind,
-    is_pure,
-    is_standard,
-    read,
-)
+from .kinds import KINDS, READERS, STRICT_ITERATORS, Kept, Kind, Slot, Unseen, get_kind, read
+from .modules import UNSEEN_BUILTINS, is_pure, is_standard
 from .shared import Shared, list_held
 
 if TYPE_CHECKING:

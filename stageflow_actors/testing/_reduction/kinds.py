@@ -13,7 +13,6 @@ import itertools
 import logging
 import random
 import re
-import sys
 import threading
 import types
 import uuid
@@ -29,6 +28,7 @@ import outcome
 import trio
 
 from .classes import can_tell, is_from_python
+from .modules import get_root, is_pure, is_standard
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -90,104 +90,6 @@ _OWN: Final = __name__.partition(".")[0]
 _TOOLKIT: Final = tuple(
     f"{_OWN}.testing.{part}" for part in ("_reduction", "_cell", "_clock", "_control", "_injection")
 )
-
-PURE: Final = frozenset(
-    {
-        "__future__",
-        "_abc",
-        "_bisect",
-        "_collections",
-        "_collections_abc",
-        "_datetime",
-        "_functools",
-        "_heapq",
-        "_json",
-        "_operator",
-        "_pytest",
-        "_struct",
-        "abc",
-        "ast",
-        "attr",
-        "attrs",
-        "base64",
-        "binascii",
-        "bisect",
-        "builtins",
-        "calendar",
-        "cmath",
-        "codecs",
-        "collections",
-        "colorsys",
-        "contextlib",
-        "contextvars",
-        "copy",
-        "copyreg",
-        "csv",
-        "dataclasses",
-        "datetime",
-        "difflib",
-        "dis",
-        "enum",
-        "errno",
-        "exceptiongroup",
-        "fractions",
-        "functools",
-        "genericpath",
-        "graphlib",
-        "hashlib",
-        "heapq",
-        "hmac",
-        "html",
-        "hypothesis",
-        "inspect",
-        "ipaddress",
-        "itertools",
-        "json",
-        "keyword",
-        "linecache",
-        "locale",
-        "logging",
-        "math",
-        "ntpath",
-        "numbers",
-        "opcode",
-        "operator",
-        "outcome",
-        "pickle",
-        "posixpath",
-        "pprint",
-        "random",
-        "pytest",
-        "re",
-        "reprlib",
-        "sniffio",
-        "statistics",
-        "string",
-        "stringprep",
-        "struct",
-        "sysconfig",
-        "textwrap",
-        "time",
-        "token",
-        "tokenize",
-        "traceback",
-        "trio",
-        "types",
-        "typing",
-        "typing_extensions",
-        "unicodedata",
-        "unittest",
-        "urllib",
-        "uuid",
-        "warnings",
-        "zlib",
-        "zoneinfo",
-    }
-)
-"""Modules whose functions keep nothing that a program's tasks could share through them, or that concerns no program."""
-
-UNSEEN_BUILTINS: Final = frozenset({"__import__", "compile", "eval", "exec", "globals", "input", "locals", "open"})
-"""Functions that reach what no name shows."""
 
 _ATOMS: Final[tuple[type, ...]] = (
     bool,
@@ -428,21 +330,6 @@ _TRIO_INNARDS: Final = frozenset(
     {"Runner", "Deadlines", "EntryQueue", "GuestState", "NurseryManager", "TaskStatus", "_TaskStatus", "SystemClock"}
 )
 _SEEN_BASES: Final = (dict, list, set, tuple, frozenset, deque, str, bytes, int, float, BaseException)
-
-
-def get_root(module: str | None) -> str:
-    """Return the package that a module is in."""
-    return (module or "").partition(".")[0]
-
-
-def is_pure(module: str | None) -> bool:
-    """Return whether a module is known to keep no state of a program's."""
-    return get_root(module) in PURE or get_root(module) == _OWN
-
-
-def is_standard(module: str | None) -> bool:
-    """Return whether a module is of Python's own library."""
-    return get_root(module) in sys.stdlib_module_names
 
 
 def get_kind(thing: Any) -> Kind:

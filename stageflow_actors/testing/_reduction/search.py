@@ -252,7 +252,7 @@ class Dpor:
             self._before = 1
         elif trail.has_news:
             self._begin()
-            self._before = self.taken
+            self._before, self.pruned = self.taken, 0
         elif trail.is_renamed and self._renamed < _MOST_RENAMED:
             self._renamed += 1
             self._forget()
