@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sys
-from types import FunctionType
+from types import ClassMethodDescriptorType, FunctionType, MethodDescriptorType, WrapperDescriptorType
 from typing import TYPE_CHECKING, Any, Final, final
 from weakref import WeakKeyDictionary
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+_OF_C: Final = (WrapperDescriptorType, MethodDescriptorType, ClassMethodDescriptorType)
+"""How methods of classes look that are written in C."""
 _HEAP_TYPE: Final = 1 << 9
 _HOOKED: Final = ("__getattribute__", "__setattr__", "__delattr__")
 
@@ -31,8 +33,8 @@ def is_from_python(kind: type) -> bool:
         return False
     module = sys.modules.get(kind.__module__)
     file = getattr(module, "__file__", None)
-    if file is None:
-        return kind.__module__ == "__main__" or module is None
+    if file is None:  # it was made in a shell, or without a name of a module
+        return not any(type(one) in _OF_C and one.__objclass__ is kind for one in vars(kind).values())
     return bool(file.endswith((".py", ".pyc")))
 
 

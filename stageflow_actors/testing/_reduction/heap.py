@@ -19,7 +19,7 @@ import attrs
 
 from .code import map_code
 from .kinds import KINDS, READERS, STRICT_ITERATORS, Kept, Kind, Slot, Unseen, get_kind, read
-from .modules import UNSEEN_BUILTINS, is_pure, is_standard
+from .modules import HARMLESS, UNSEEN_BUILTINS, is_pure, is_standard
 from .shared import Shared, list_held
 
 if TYPE_CHECKING:
@@ -184,6 +184,8 @@ class Heap:
         if module is builtins:
             yield from (self.get_slot(vars(module), one) for one in names.attributes if one not in BUILTINS)
         if is_pure(name):
+            return
+        if name in HARMLESS and names.attributes & vars(module).keys() <= HARMLESS[name]:
             return
         if is_standard(name) or not getattr(module, "__file__", "x.py").endswith((".py", ".pyc")):
             yield Unseen(f"the module {name}", is_alone=name == "weakref")

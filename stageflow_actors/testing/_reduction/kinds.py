@@ -160,7 +160,11 @@ def _reads(*kinds: type) -> Callable[[Callable[[Any], Sequence[Any]]], Callable[
 
 @_reads(Slot)
 def _read_slot(holder: Any) -> Sequence[Any]:
-    return (holder.table[holder.name],) if holder.name in holder.table else ()
+    if holder.name not in holder.table:
+        return ()
+    value = holder.table[holder.name]
+    # What of a module is used is seen where it is named.
+    return (Kept(id(value)),) if isinstance(value, types.ModuleType) else (value,)
 
 
 @_reads(list, deque, set)

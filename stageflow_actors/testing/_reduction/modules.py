@@ -102,6 +102,14 @@ PURE: Final = frozenset(
 )
 """Modules whose functions keep nothing that a program's tasks could share through them, or that concerns no program."""
 
+HARMLESS: Final[dict[str, frozenset[str]]] = {
+    "io": frozenset({"BytesIO", "StringIO", "SEEK_CUR", "SEEK_END", "SEEK_SET"}),
+    "os": frozenset({"curdir", "linesep", "path", "sep"}),
+    "sqlite3": frozenset({"Connection", "Cursor", "Error", "IntegrityError", "OperationalError", "Row", "connect"}),
+    "threading": frozenset({"Condition", "Event", "Lock", "RLock", "Semaphore"}),
+}
+"""What of other modules only makes objects, whose state is another matter, or has none."""
+
 UNSEEN_BUILTINS: Final = frozenset({"__import__", "compile", "eval", "exec", "globals", "input", "locals", "open"})
 """Functions that reach what no name shows."""
 
