@@ -190,6 +190,8 @@ class Heap:
         if is_standard(name) or not getattr(module, "__file__", "x.py").endswith((".py", ".pyc")):
             yield Unseen(f"the module {name}", is_alone=name == "weakref")
             return
+        if not names.globals.isdisjoint(_BY_TEXT) or "__dict__" in names.attributes:
+            yield Unseen(f"the module {name}")  # which of its attributes, nobody can say
         for attribute in names.attributes:
             if attribute in vars(module):
                 yield self.get_slot(vars(module), attribute)
@@ -365,6 +367,8 @@ _AROUND: Final = frozenset(
 """What reads and writes attributes without a word of their class."""
 _AROUND_FOR_ITSELF: Final = _AROUND | {"__init__", "__post_init__", "__getattr__", "__set_name__"}
 """Functions that may: they are part of the class, or make an object that nobody knows yet."""
+_BY_TEXT: Final = frozenset({"delattr", "dir", "getattr", "hasattr", "setattr", "vars"})
+"""What reads and writes attributes whose names stand nowhere."""
 _OF_LOOP: Final = frozenset(
     {
         "__subclasses__",
