@@ -126,6 +126,7 @@ class _Session:
         """Leave the classes of the program as they were."""
         if self._tracker is not None:
             self._tracker.turn(on=False)
+            self._tracker.let_go()
 
     def tidy(self) -> None:
         """Let go of a run of trio that broke off.

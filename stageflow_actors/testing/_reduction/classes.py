@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from importlib.machinery import EXTENSION_SUFFIXES
 from types import ClassMethodDescriptorType, FunctionType, MethodDescriptorType, WrapperDescriptorType
 from typing import TYPE_CHECKING, Any, Final, final
 from weakref import WeakKeyDictionary
@@ -31,11 +32,13 @@ def is_from_python(kind: type) -> bool:
     """Return whether a class was made by Python code, as far as can be seen."""
     if not kind.__flags__ & _HEAP_TYPE:
         return False
+    if any(type(one) in _OF_C and one.__objclass__ is kind for one in vars(kind).values()):
+        return False
     module = sys.modules.get(kind.__module__)
-    file = getattr(module, "__file__", None)
-    if file is None:  # it was made in a shell, or without a name of a module
-        return not any(type(one) in _OF_C and one.__objclass__ is kind for one in vars(kind).values())
-    return bool(file.endswith((".py", ".pyc")))
+    if kind.__module__ in sys.builtin_module_names and kind.__module__ != "builtins":
+        return False
+    file = getattr(module, "__file__", None)  # none in a shell, and a script's may end as it likes
+    return file is None or not file.endswith(tuple(EXTENSION_SUFFIXES))
 
 
 def can_tell(kind: type) -> bool:

@@ -11,6 +11,7 @@ import functools
 import gc
 import itertools
 import logging
+import operator
 import random
 import re
 import threading
@@ -125,6 +126,9 @@ _ATOMS: Final[tuple[type, ...]] = (
     types.UnionType,
     Token,
     object,
+    operator.attrgetter,
+    operator.itemgetter,
+    operator.methodcaller,
     slice,
 )
 """Also what is the scheduler's, or only shows what happened."""
@@ -222,6 +226,11 @@ def _read_array(holder: Any) -> Sequence[Any]:
 @_reads(random.Random)
 def _read_random(holder: Any) -> Sequence[Any]:
     return (Kept(holder.getstate()),)
+
+
+@_reads(type(functools.lru_cache(len)))
+def _read_cache(holder: Any) -> Sequence[Any]:
+    return (Kept(tuple(holder.cache_info())), *gc.get_referents(holder))
 
 
 @_reads(itertools.count, decimal.Context)
