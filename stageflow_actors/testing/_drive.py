@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias, final
 
 import attrs
 import trio
+from trio.lowlevel import Task
 
 from ._cell import Abandoned
 from ._clock import ControlledClock
@@ -140,6 +141,8 @@ class _Session:
             self._tracker.let_go()
         for error in _iterate_chain(wreck):
             traceback.clear_frames(error.__traceback__)
+            if any(isinstance(one, Task) for one in error.args):  # a task holds all of the run
+                error.args = tuple(repr(one) if isinstance(one, Task) else one for one in error.args)
         hook = sys.unraisablehook
         sys.unraisablehook = lambda _unraisable: None
         try:

@@ -114,7 +114,8 @@ class Tracker:
         """What would be cancelled if the clock jumped; None where that is not known."""
 
     def let_go(self) -> None:
-        """Hold nothing any more of the execution that was the last."""
+        """Hold nothing any more of the execution that was the last, and hear nothing of how it ends."""
+        self._event = None
         self._clear()
         self._heap.let_go()
         self._objects.let_go()
