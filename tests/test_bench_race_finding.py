@@ -101,9 +101,14 @@ def test_all_searches_are_told_in_a_line(finding, make_search):  # noqa: F811
 def test_a_search_survives_being_written(finding, bench, monkeypatch):  # noqa: F811
     settings = bench("race_bars").Settings([], rounds=2, peer_runs=3, peer_seconds=10.0)
     monkeypatch.setattr(finding, "explore", lambda _program, seed=0: attrs.evolve(REPORT, executions=12 + seed))
-    told = json.loads(json.dumps(finding.search(settings, find("depth 5"))))
+    told = json.loads(json.dumps(finding.search(settings, find("lock of another"))))
     found = finding.read_search(told)
-    assert (found.name, found.kind, found.schedule, found.extra) == ("depth 5", FAILURE.kind, FAILURE.schedule, 7)
+    assert (found.name, found.kind, found.schedule, found.extra) == (
+        "lock of another",
+        FAILURE.kind,
+        FAILURE.schedule,
+        7,
+    )
     assert (found.executions, found.others, found.plain.runs) == (12, (13,), 3)
     assert found.is_found
 
