@@ -31,10 +31,11 @@ from ._frames import IN_CHILDREN, IN_IDLE, IN_IO, IN_THREAD, get_name, locate
 from ._injection import AGAIN, Injection, Strike
 from ._outside import Outside
 from ._probe import make_probes
+from ._reduction.search import Walk
 from ._trace import iterate_leaves, unwrap_lone
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from trio.lowlevel import Task
 
@@ -122,7 +123,6 @@ class Controller:
         max_steps: int,
         explores_clock: bool,
         recorder: Recorder | None = None,
-        make_tracker: Callable[[], Tracker] | None = None,
     ) -> None:
         self._clock = clock
         clock.controller = self
@@ -130,7 +130,6 @@ class Controller:
         self._explores_clock = explores_clock
         self._interrupts = interrupts
         self.recorder = recorder
-        self._make_tracker = make_tracker
         self.is_active = False
         self.granted: Cell | None = None
         """Whose turn it is."""
@@ -154,6 +153,8 @@ class Controller:
         self._choices: list[int] = []
         self.tracker: Tracker | None = None
         """Where it is written down what each step touches."""
+        self._walk: Walk | None = None
+        """The chooser, where it hears of that."""
         self._trail: Trail | None = None
         self._asked = -1
         """By which choice the next step was chosen; -1 where there was none."""
@@ -182,7 +183,12 @@ class Controller:
     # Executions
 
     async def execute(
-        self, nursery: trio.Nursery, program: Any, chooser: Chooser, injection: Injection | None = None
+        self,
+        nursery: trio.Nursery,
+        program: Any,
+        chooser: Chooser,
+        injection: Injection | None = None,
+        tracker: Tracker | None = None,
     ) -> Execution:
         """Run the program once, in a nursery of the main task's.
 
@@ -193,7 +199,10 @@ class Controller:
         gc.disable()  # what is collected when must not decide anything; between executions there is time for it
         try:
             await self._settle()
-            self._begin(chooser, injection, program, nursery)
+            self._begin(chooser, injection)
+            if tracker is not None and isinstance(chooser, Walk):
+                tracker.begin(program, nursery)
+                self.tracker, self._walk = tracker, chooser
             nursery.start_soon(self._run, program, name=get_name(program))
             self._root = self.cells[0]
             self._pick(None)
@@ -212,7 +221,7 @@ class Controller:
                 break
             await trio.lowlevel.checkpoint()
 
-    def _begin(self, chooser: Chooser, injection: Injection | None, program: Any, nursery: trio.Nursery) -> None:
+    def _begin(self, chooser: Chooser, injection: Injection | None) -> None:
         """Take control, for one execution."""
         self._reset(chooser, injection)
         self.outside.begin()
@@ -222,9 +231,6 @@ class Controller:
             cell.ready_since = cell.since = 0
         if self.recorder is not None:
             self.recorder.begin(self)
-        if getattr(chooser, "is_tracked", False) and self._make_tracker is not None:
-            self.tracker = self._make_tracker()
-            self.tracker.begin(program, nursery)
         self._scope = trio.CancelScope()
         self._outcome: outcome.Outcome[object] = outcome.Value(None)
         self._driver: Task | None = trio.lowlevel.current_task()
@@ -477,15 +483,15 @@ class Controller:
 
     def _end_step(self) -> None:
         """Write down what the step that was made touched, and let the chooser hear of it."""
-        if self.tracker is not None:
+        if self.tracker is not None and self._walk is not None:
             event = self.tracker.finish()
             if event is not None:
-                self.chooser.hear(event)  # type: ignore[attr-defined]  # a chooser that is tracked can
+                self._walk.hear(event)
 
     def _end_trail(self, *, is_abandoned: bool = False) -> None:
         if self.tracker is not None:
             self._trail = self.tracker.conclude(is_abandoned=is_abandoned)
-            self.tracker = None
+            self.tracker = self._walk = None
 
     def _hear_interrupt(self) -> None:
         if self._interrupts.is_noted and self._phase is Phase.EXPLORE:
@@ -559,7 +565,7 @@ class Controller:
         index = 0
         if len(options) > 1:
             index = self._ask(options, free)
-        elif self.tracker is not None and self.chooser.is_asleep(options[0].number):  # type: ignore[attr-defined]
+        elif self._walk is not None and self._walk.is_asleep(options[0].number):
             index = ABANDON
         if index == ABANDON:
             self._end_trail(is_abandoned=True)

@@ -18,12 +18,14 @@ from ._control import Controller, Hooks
 from ._injection import Injection
 from ._interrupts import Interrupts
 from ._message_faults import intercept
+from ._reduction.search import Walk
 from ._reduction.tracker import Tracker
 from ._trace import iterate_leaves
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
+    from ._choosers import Chooser
     from ._execution import Execution
     from ._faults import Fault
     from ._search import Search
@@ -100,7 +102,6 @@ class _Session:
             max_steps=world.max_steps,
             explores_clock=world.explores_clock,
             recorder=self._recorder,
-            make_tracker=self._make_tracker,
         )
         left: BaseException | None = None
         try:
@@ -118,10 +119,14 @@ class _Session:
         elif self._is_running:
             self._take(controller.conclude(left))
 
-    def _make_tracker(self) -> Tracker:
-        if self._tracker is None:
+    def _get_tracker(self, chooser: Chooser) -> Tracker | None:
+        """Return what tracks the execution of a chooser, None where nobody wants to hear of its steps."""
+        is_tracked = isinstance(chooser, Walk)
+        if is_tracked and self._tracker is None:
             self._tracker = Tracker()
-        return self._tracker
+        if self._tracker is not None:
+            self._tracker.turn(on=is_tracked)
+        return self._tracker if is_tracked else None
 
     def end(self) -> None:
         """Leave the classes of the program as they were."""
@@ -160,11 +165,10 @@ class _Session:
                 if chooser is None:
                     self.is_over = True
                     return
-                if self._tracker is not None or getattr(chooser, "is_tracked", False):
-                    self._make_tracker().turn(on=getattr(chooser, "is_tracked", False))
+                tracker = self._get_tracker(chooser)
                 injection = Injection(world.faults) if world.faults else None
                 self._is_running = True
-                execution = await controller.execute(nursery, world.program, chooser, injection)
+                execution = await controller.execute(nursery, world.program, chooser, injection, tracker)
                 if controller.is_stopped:
                     return
                 if not controller.is_spoiled:  # else it is known what came of it when the run of trio has ended

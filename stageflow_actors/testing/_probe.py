@@ -1,4 +1,4 @@
-"""Two numbers of the running loop that are asked for at every step."""
+"""What the running loop is asked for at every step."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ Probes: TypeAlias = tuple[Callable[[], float], Callable[[], int], Callable[[floa
 
 
 def make_probes() -> Probes:
-    """Return functions that give three numbers of the loop.
+    """Return functions that ask the loop.
 
-    They are the next deadline, infinite if there is none; how many callbacks are queued; and the cancel scopes with a
+    They give the next deadline, infinite if there is none; how many callbacks are queued; and the cancel scopes with a
     deadline up to a time, None where that cannot be told.
 
-    Trio's statistics have both, and cost as much as a step does, for they ask the operating system's interface too.
-    So it is tried whether what they are made from can be read directly; if not, nothing but speed is lost.
+    Trio's statistics have the first two, and cost as much as a step does, for they ask the operating system's
+    interface too. So it is tried whether what they are made from can be read directly; if not, speed is lost, and
+    jumps of the clock are followed less exactly.
     """
     try:
         runner: Any = current_task()._runner  # noqa: SLF001 (see above)

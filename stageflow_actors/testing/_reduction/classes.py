@@ -64,13 +64,12 @@ class Telling:
     def __contains__(self, kind: type) -> bool:
         return kind in self._hooks
 
-    def add(self, kind: type) -> bool:
-        """Have a class tell from now on, whenever telling is on; return whether it could be."""
+    def add(self, kind: type) -> None:
+        """Have a class tell from now on, whenever telling is on."""
         if kind not in self._hooks:
             self._hooks[kind] = _make_hooks(kind, self._tell)
             if self.is_on:
                 self._hook(kind)
-        return bool(self._hooks[kind])
 
     def turn(self, *, on: bool) -> None:
         """Have all of them tell, or none."""

@@ -72,7 +72,8 @@ class CodeMap:
     def __init__(self, code: CodeType) -> None:
         self._code = code
         self._segments: dict[tuple[int, int], Names] = {}
-        self._next: list[list[int]] | None = None
+        self._next: list[list[int]] = []
+        """Which instructions may follow each; empty until it is taken apart."""
         self._deref = frozenset(code.co_cellvars) | frozenset(code.co_freevars)
         self.whole = self._gather_all()
         """Of all its instructions, and those of the functions that it makes."""
@@ -103,6 +104,12 @@ class CodeMap:
         self._bytecode = dis.Bytecode(self._code)
         self._instructions = list(self._bytecode)
         self._index = {instruction.offset: at for at, instruction in enumerate(self._instructions)}
+        self._stops = {at for at, one in enumerate(self._instructions) if one.opname == "YIELD_VALUE"}
+        self._next = self._link()
+        self._previous: list[list[int]] = [[] for _ in self._next]
+        for at, nexts in enumerate(self._next):
+            for other in nexts:
+                self._previous[other].append(at)
 
     def between(self, start: int, end: int) -> Names:
         """Return the names on the paths from one suspension to another.
@@ -117,36 +124,28 @@ class CodeMap:
         return names
 
     def _find(self, start: int, end: int) -> Names:
-        successors = self._next
-        if successors is None:
+        if not self._next:
             self._take_apart()
-            successors = self._next = self._link()
-        stops = {at for at, one in enumerate(self._instructions) if one.opname == "YIELD_VALUE"}
-        if start == START:
-            first = [0]
-        else:
-            at = self._find_stop(start, stops)
+        first = [0]
+        if start != START:
+            at = self._find_stop(start)
             if at is None:
                 return self.whole
-            first = successors[at]
-        ahead = _reach(first, successors, stops)
+            first = self._next[at]
+        ahead = _reach(first, self._next, self._stops)
         if end == END:
             return self._gather(ahead)
-        last = self._find_stop(end, stops)
+        last = self._find_stop(end)
         if last is None:
             return self.whole
-        before: list[list[int]] = [[] for _ in successors]
-        for at, nexts in enumerate(successors):
-            for other in nexts:
-                before[other].append(at)
-        behind = _reach(before[last], before, stops)
+        behind = _reach(self._previous[last], self._previous, self._stops)
         return self._gather(sorted(ahead & behind))
 
-    def _find_stop(self, offset: int, stops: set[int]) -> int | None:
+    def _find_stop(self, offset: int) -> int | None:
         """Return where a suspended frame is; its `f_lasti` is that of the yield, or of what resumes it."""
         at = self._index.get(offset)
         for candidate in () if at is None else (at, at - 1, at + 1):
-            if candidate in stops:
+            if candidate in self._stops:
                 return candidate
         return None
 

@@ -44,6 +44,10 @@ class Event:
     meets_clock: bool = False
     """Whether it would have gone another way if the clock had jumped just before."""
 
+    def touch(self, key: Key, *, wrote: bool) -> None:
+        """Note that it reads something or, if so, writes it."""
+        self.touched[key] = wrote or self.touched.get(key, False)
+
 
 @final
 @attrs.frozen

@@ -11,7 +11,7 @@ import attrs
 from stageflow_actors.testing._frames import is_of
 
 from .code import END, START, map_code
-from .kinds import Kind, get_kind
+from .kinds import SUSPENDED, Kind, get_kind
 from .modules import is_pure
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from .heap import Heap
 
 _IN_LOOP: Final = "Nursery._nested_child_finished"
-_COROUTINES: Final = (types.CoroutineType, types.GeneratorType, types.AsyncGeneratorType)
 
 
 @final
@@ -46,11 +45,8 @@ class Place:
 
 def _get_frame(owner: Any) -> tuple[Any, Any]:
     """Return a coroutine's frame and what it awaits."""
-    if type(owner) is types.CoroutineType:
-        return owner.cr_frame, owner.cr_await
-    if type(owner) is types.GeneratorType:
-        return owner.gi_frame, owner.gi_yieldfrom
-    return owner.ag_frame, owner.ag_await
+    frame, awaited = SUSPENDED[type(owner)]
+    return getattr(owner, frame), getattr(owner, awaited)
 
 
 def _has_begun(owner: Any) -> bool:
@@ -59,11 +55,11 @@ def _has_begun(owner: Any) -> bool:
 
 def _find_owner(awaited: Any) -> Any:
     """Return the coroutine or generator behind what is awaited: itself, or what its wrapper holds."""
-    while awaited is not None and type(awaited) not in _COROUTINES:
+    while awaited is not None and type(awaited) not in SUSPENDED:
         inner = getattr(awaited, "cr_frame", None)
         if inner is not None:
             return None  # a coroutine that is not Python's own
-        awaited = next((one for one in gc.get_referents(awaited) if type(one) in _COROUTINES), None)
+        awaited = next((one for one in gc.get_referents(awaited) if type(one) in SUSPENDED), None)
     return awaited
 
 

@@ -104,21 +104,11 @@ class Heap:
         """Holders that outlive an execution."""
         self._before: dict[int, _Known] = {}
         """Those of the execution before."""
-        self.classes: list[type] = []
-        """Classes that the program names."""
-        self.tellers: dict[int, Any] = {}
-        """Objects from before the first execution that tell, by their identity."""
         self.has_news = False
         """Whether one was met that is from before the execution, and was not known as such."""
 
-    def begin(self, program: Any) -> None:
-        """Begin an execution.
-
-        Args:
-            program: What is reached from it is from before.
-        """
-        if not self._old:
-            self._explore(program)
+    def begin(self) -> None:
+        """Begin an execution."""
         self._before = self._known
         self._known = {}
         for number, holder in enumerate(self._old.values()):
@@ -126,19 +116,24 @@ class Heap:
             self._known[id(holder)] = _Known(holder, key, _read(holder))
         self.has_news = False
 
-    def _explore(self, program: Any) -> None:
-        """Find what is there before the first execution, behind objects that tell too."""
-        roots: list[Any] = [program]
+    def explore(self, program: Any) -> tuple[list[Any], list[type]]:
+        """Find what is there before the first execution: all that is reached from the program.
+
+        Returns:
+            The objects of classes that tell or could tell, and the classes that the program names.
+        """
+        tellers: dict[int, Any] = {}
         untold: dict[type, None] = {}
-        while roots and len(self.tellers) < _MOST:
+        roots: list[Any] = [program]
+        while roots and len(tellers) < _MOST:
             found = self.scan(roots, None)
             untold |= found.untold
-            fresh = [thing for thing in found.tellers if id(thing) not in self.tellers]
-            self.tellers.update((id(thing), thing) for thing in fresh)
+            fresh = [thing for thing in found.tellers if id(thing) not in tellers]
+            tellers.update((id(thing), thing) for thing in fresh)
             roots = [held for thing in fresh for held in gc.get_referents(thing)]
         self._old = {number: known.holder for number, known in self._known.items()}
-        self.tellers |= {number: thing for number, thing in self._old.items() if get_kind(thing) is Kind.TELLS}
-        self.classes = [*(thing for thing in self._old.values() if isinstance(thing, type)), *untold]
+        tellers |= {number: thing for number, thing in self._old.items() if get_kind(thing) is Kind.TELLS}
+        return list(tellers.values()), [*(thing for thing in self._old.values() if isinstance(thing, type)), *untold]
 
     def let_go(self) -> None:
         """Hold nothing any more of the execution that was the last."""

@@ -307,17 +307,19 @@ def _read_generic(holder: Any) -> Sequence[Any]:
     """Read an object of a class of Python's whose instances do not tell, or a generator."""
     kind = type(holder)
     held = [one for one in gc.get_referents(holder) if one is not kind]
-    if kind in _SUSPENDED:
-        frame = (
-            getattr(holder, "gi_frame", None) or getattr(holder, "cr_frame", None) or getattr(holder, "ag_frame", None)
-        )
+    if kind in SUSPENDED:
+        frame = getattr(holder, SUSPENDED[kind][0])
         held = [one for one in held if type(one) is not types.FrameType]
         held.append(None if frame is None else frame.f_lasti)
     return held
 
 
-_FRAMES: Final = ("gi_frame", "cr_frame", "ag_frame")
-_SUSPENDED: Final[frozenset[type]] = frozenset({types.GeneratorType, types.CoroutineType, types.AsyncGeneratorType})
+SUSPENDED: Final[dict[type, tuple[str, str]]] = {
+    types.CoroutineType: ("cr_frame", "cr_await"),
+    types.GeneratorType: ("gi_frame", "gi_yieldfrom"),
+    types.AsyncGeneratorType: ("ag_frame", "ag_await"),
+}
+"""What can be suspended: by which attributes it says where, and what it waits for."""
 
 _NOT_TOLD: Final[tuple[type, ...]] = (BaseException, enum.Enum, outcome.Outcome)
 """Whose instances are held and read, and hardly ever written: they are compared instead."""
@@ -325,7 +327,7 @@ _NOT_TOLD: Final[tuple[type, ...]] = (BaseException, enum.Enum, outcome.Outcome)
 KINDS: Final[dict[type, Kind]] = (
     dict.fromkeys(_ATOMS, Kind.ATOM)
     | dict.fromkeys(_FIXED, Kind.FIXED)
-    | dict.fromkeys((*READERS, *_SUSPENDED), Kind.HOLDER)
+    | dict.fromkeys((*READERS, *SUSPENDED), Kind.HOLDER)
     | {
         types.FunctionType: Kind.FUNCTION,
         types.BuiltinFunctionType: Kind.FUNCTION,
@@ -386,11 +388,9 @@ def _classify(kind: type) -> Kind:  # noqa: C901, PLR0912 (a table of cases)
     if issubclass(kind, _NOT_TOLD):
         return Kind.HOLDER
     if can_tell(kind):
-        return Kind.HOLDER if is_standard(module) and is_pure(module) else _judge(module)
+        if not is_standard(module):
+            return Kind.TELLS
+        return Kind.HOLDER if is_pure(module) else Kind.OPAQUE
     if all(base is object or is_from_python(base) or base in _SEEN_BASES or base in READERS for base in kind.__mro__):
         return Kind.HOLDER
     return Kind.OPAQUE
-
-
-def _judge(module: str) -> Kind:
-    return Kind.OPAQUE if is_standard(module) and not is_pure(module) else Kind.TELLS

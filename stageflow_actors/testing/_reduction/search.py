@@ -44,8 +44,6 @@ class Walk:
         is_lockstep: Whether another task makes the next step wherever one can, as with trio's own scheduler.
     """
 
-    is_tracked: Final = True
-
     def __init__(
         self, given: Sequence[int] = (), asleep: Mapping[int, Footprint] | None = None, *, is_lockstep: bool = False
     ) -> None:
@@ -86,7 +84,7 @@ class Walk:
 
     def is_asleep(self, number: int) -> bool:
         """Return whether all that begins with a process was run before."""
-        return number in self._asleep and len(self.options) >= len(self._given)
+        return number in self._asleep
 
     def hear(self, event: Event) -> None:
         """Wake who depends on a step that was made."""

@@ -72,8 +72,7 @@ class State:
 _WHOLE: Final = ("whole",)
 """The part that each access reads and that a change of the structure writes: which keys there are, their order."""
 
-_ITEM_READS: Final = {"__getitem__", "__contains__", "get", "count", "index"}
-_ITEM_WRITES: Final = {"__setitem__", "__delitem__", "setdefault", "pop", "add", "discard", "remove"}
+_ITEM_WRITES: Final = {"__setitem__", "setdefault"}
 _DICTS: Final = (dict, OrderedDict, defaultdict)
 _BY_KEY: Final[dict[type, frozenset[str]]] = {
     **dict.fromkeys(_DICTS, frozenset({"__getitem__", "__contains__", "get", "__setitem__", "setdefault"})),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, final
 import attrs
 import trio
 
-from .classes import Telling, can_tell, get_attributes_told
+from .classes import Telling, get_attributes_told
 from .events import Event, Trail
 from .frames import is_at_end_of_nursery, iterate_roots, walk
 from .heap import Heap
@@ -69,6 +69,8 @@ class Tracker:
         self._telling.add(type(trio.lowlevel.current_task()._cancel_status))  # noqa: SLF001
         self._names: list[Name] = []
         self._heap = Heap(self._make_key, self._make_name, self._telling.__contains__)
+        self._is_new = True
+        """Whether there was no execution yet."""
         self._restarts = 0
         self._objects = Objects(self._make_name)
         self._event: Event | None = None
@@ -94,12 +96,19 @@ class Tracker:
         """By nursery, the events in which its children ended, as bits."""
         self._nursery_keys: dict[tuple[int, str], Key] = {}
         self._clock_key = self._make_key(("the clock",))
-        self._heap.begin(program)
-        for kind in self._heap.classes:
+        if self._is_new:
+            self._is_new = False
+            self._explore(program)
+        self._heap.begin()
+        self._objects.begin(nursery)
+
+    def _explore(self, program: Any) -> None:
+        """Find what is there before the first execution."""
+        objects, classes = self._heap.explore(program)
+        self._objects.adopt(objects)
+        for kind in classes:
             if get_kind_of(kind) is Kind.TELLS:
                 self._telling.add(kind)
-        self._objects.adopt(self._heap.tellers.values())
-        self._objects.begin(nursery)
 
     def _clear(self) -> None:
         self._events: list[Event] = []
@@ -131,14 +140,15 @@ class Tracker:
     def conclude(self, *, is_abandoned: bool) -> Trail:
         """End the execution."""
         self.finish()
-        news = []
-        if self._restarts < _MOST_RESTARTS:
-            news = [kind for kind in self._untold if can_tell(kind) and self._telling.add(kind)]
-        self._restarts += bool(news)
+        has_news = bool(self._untold) and self._restarts < _MOST_RESTARTS
+        if has_news:
+            self._restarts += 1
+            for kind in self._untold:
+                self._telling.add(kind)
         unseen = (name for name, processes in self._touch_unseen.items() if len(processes) > 1)
         is_renamed = self._objects.has_news or self._heap.has_news
         untracked = tuple(dict.fromkeys([*self._untracked, *unseen]))
-        return Trail(self._events, untracked, bool(news), is_renamed, is_abandoned)
+        return Trail(self._events, untracked, has_news, is_renamed, is_abandoned)
 
     def _make_key(self, name: Name) -> Key:
         self._names.append(name)
@@ -182,7 +192,7 @@ class Tracker:
         """Note with what a task goes on."""
         inner = getattr(value, "value", None)
         if inner is not None:
-            self._held.append(inner)
+            self.hold(inner)
 
     def spawn(self, cell: Cell) -> None:
         """Note that a task was started."""
@@ -203,7 +213,7 @@ class Tracker:
         if life.turn < 0:
             life.turn = self._make_key(("turn of", cell.number))
         assert self._event is not None
-        self._event.touched[life.turn] = True
+        self._event.touch(life.turn, wrote=True)
 
     def leave(self, cell: Cell) -> None:
         """Note that a task ends in the step that is being made."""
@@ -229,7 +239,7 @@ class Tracker:
             key = met.keys.get(part)
         if key is None:
             key = met.keys[part] = self._make_key((met.name, *_name_part(part)))
-        event.touched[key] = wrote or event.touched.get(key, False)
+        event.touch(key, wrote=wrote)
 
     def hold(self, value: Any) -> None:
         """Note that the step has got hold of an object."""
@@ -239,7 +249,7 @@ class Tracker:
     def read_clock(self) -> None:
         """Note that the step that is being made asks for the time."""
         if self._event is not None and not (self._cell is not None and self._cell.is_waiting):
-            self._event.touched.setdefault(self._clock_key, False)
+            self._event.touch(self._clock_key, wrote=False)
 
     def _touch_nursery(self, nursery: Any, what: str, *, wrote: bool) -> None:
         assert self._event is not None
@@ -247,8 +257,7 @@ class Tracker:
         if key is None:
             name = self._objects.meet(nursery).name
             key = self._nursery_keys[id(nursery), what] = self._make_key((name, what))
-        touched = self._event.touched
-        touched[key] = wrote or touched.get(key, False)
+        self._event.touch(key, wrote=wrote)
 
     def start_jump(self, ask: int, *, is_barrier: bool) -> None:
         """Begin a jump of the clock.
@@ -263,7 +272,7 @@ class Tracker:
         event = Event(_CLOCK, ask, before)
         self._open(event, None)
         self._last_jump = len(self._events) - 1
-        event.touched[self._clock_key] = True
+        event.touch(self._clock_key, wrote=True)
         if is_barrier:
             self._barrier = len(self._events) - 1
 
@@ -296,7 +305,7 @@ class Tracker:
         event.meets_clock = self._meets_clock(event)
         self._pending = ()
         if event.meets_clock:
-            event.touched.setdefault(self._clock_key, False)
+            event.touch(self._clock_key, wrote=False)
         event.footprint = self._make_footprint(event, fresh)
         if cell is not None:
             life.waits_with = frozenset(event.touched) - {self._clock_key}
@@ -321,7 +330,7 @@ class Tracker:
                 open_ones.append(thing._cancel_status)  # noqa: SLF001 (no public way leads from a scope to its tasks)
             elif thing is not None:
                 open_ones += thing._children  # noqa: SLF001
-                for task in getattr(thing, "_tasks", ()):
+                for task in thing._tasks:  # noqa: SLF001
                     life = self._lives.get(id(task.coro))
                     if life is not None and not touched.isdisjoint(life.waits_with):
                         return True
@@ -339,9 +348,8 @@ class Tracker:
     def _scan(self, event: Event, roots: list[Any], context: Any) -> set[Key]:
         """Look at what the step could reach; return what it has made."""
         found = self._heap.scan(roots, context)
-        touched = event.touched
         for key, wrote in found.holders.items():
-            touched[key] = wrote or touched.get(key, False)
+            event.touch(key, wrote=wrote)
         for name in found.unseen:
             event.is_opaque = True
             self._touch_unseen.setdefault(name, {})[event.process] = None
@@ -381,9 +389,7 @@ class Tracker:
         key = met.keys.get(attribute)
         if key is None:
             key = met.keys[attribute] = self._make_key((met.name, attribute))
-        touched = event.touched
-        if wrote or key not in touched:
-            touched[key] = wrote
+        event.touch(key, wrote=wrote)
         if value is not None and get_kind(value) is not Kind.ATOM:
             self._held.append(value)
 
@@ -409,7 +415,7 @@ class Tracker:
         """Note what a cancel scope has to do with the clock and with tasks that wait."""
         if attribute == "_registered_deadline" and type(thing) is trio.CancelScope:
             if value < inf:
-                event.touched.setdefault(self._clock_key, False)
+                event.touch(self._clock_key, wrote=False)
         elif attribute == "effectively_cancelled":
             for task in getattr(thing, "_tasks", ()):
                 if (life := self._lives.get(id(task.coro))) is not None:
