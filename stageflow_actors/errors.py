@@ -302,6 +302,26 @@ def _make_pipeline_failed(problem: str, result: RunResult, place: dict[str, Any]
     return PipelineFailedError(problem, result=result, **place)
 
 
+class SupervisorClosedError(StageflowError, RuntimeError):
+    """A call from outside of trio to a supervisor that is not open: not yet, or not any more."""
+
+
+class WorkerDiedError(StageflowError):
+    """The process that a stage ran in ended before the stage did. An ordinary failure, after which it may be restarted.
+
+    Attributes:
+        exitcode: The exit code of the process; `-9` where signal 9 has killed it.
+    """
+
+    def __init__(self, problem: str, *, exitcode: int | None = None, **place: Any) -> None:
+        super().__init__(problem, **place)
+        self.exitcode = exitcode
+
+
+class NotPicklableError(ContractError, TypeError):
+    """A value that has to go to another process, or come back from one, and cannot be pickled."""
+
+
 class LedgerError(StageflowError):
     """A run's ledger does not balance: a bug of this library, which you are asked to report.
 
