@@ -36,13 +36,7 @@ SHOWN = 10
 
 def pipeline(root: Path = STDLIB) -> Pipeline:
     """Return a pipeline of one stage a file, and a join that runs whatever became of them."""
-    root = root.resolve()
-    files = find_files(root)
-    if not files:
-        problem = f"root {str(root)!r} {'has no .py file in it' if root.is_dir() else 'is no folder'}"
-        raise PipelineValidationError(problem, pipeline="source-index", hint="name one: --set root=FOLDER")
-    if not BROKEN.is_relative_to(root):
-        files |= {f"{BROKEN.name}/{name}": config for name, config in find_files(BROKEN).items()}
+    files = find_sources(root.resolve())
     # What the compiler thinks of other people's code is no news here. Once for the whole process:
     # `warnings.catch_warnings` is not for threads.
     for category in (SyntaxWarning, DeprecationWarning):
@@ -53,6 +47,21 @@ def pipeline(root: Path = STDLIB) -> Pipeline:
         .with_stages(workers)
         .with_stage("join", build_index, dependencies=workers, trigger=Trigger.ALL_DONE)
     )
+
+
+def find_sources(root: Path) -> dict[str, dict[str, Any]]:
+    """Return the files below `root`, and the broken ones.
+
+    Raises:
+        PipelineValidationError: There is none.
+    """
+    files = find_files(root)
+    if not files:
+        problem = f"root {str(root)!r} {'has no .py file in it' if root.is_dir() else 'is no folder'}"
+        raise PipelineValidationError(problem, hint="name one: --set root=FOLDER")
+    if not BROKEN.is_relative_to(root):
+        files |= {f"{BROKEN.name}/{name}": config for name, config in find_files(BROKEN).items()}
+    return files
 
 
 def find_files(root: Path) -> dict[str, dict[str, Any]]:
@@ -175,7 +184,7 @@ def build_index(ctx: StageContext) -> dict[str, Any]:
     for file in files:
         now = {find_module(name, modules) for name in file["imports"]}
         later = {find_module(name, modules) for name in file["deferred_imports"]}
-        importers.update((now | later) - {file["module"]})
+        importers.update(sorted((now | later) - {file["module"]}))
         graph[file["module"]] = (now & modules) - {file["module"]}
         lengths[file["module"]] = file["lines"]
         packages[file["module"].partition(".")[0]] += file["lines"]

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from types import TracebackType
 
+    from ._placement import Placement, Site
     from ._shutdown import Shutdown
     from ._stage import RunnerForm, StageContext, StageInputs
 
@@ -132,6 +133,10 @@ class Host:
     """Called when a plain function has its thread; an async one has started already."""
     keep: Callable[[], Callable[[], None]]
     """Called when its thread is abandoned, to keep what the attempt holds; returns what gives it back."""
+    reach: Callable[[Placement], Awaitable[Site]]
+    """Gives an open placement."""
+    placement: Placement | None
+    """Where the attempt runs; None for the loop or, of a plain function, a thread of the supervisor."""
 
 
 async def perform(
@@ -249,6 +254,9 @@ async def _run_once(
     host: Host,
     begin: Callable[[], None],
 ) -> Any:
+    if host.placement is not None:
+        site = await host.reach(host.placement)
+        return await site.call(function, ctx, begin, host)
     if not form.is_async:
         return await ThreadedCall(function, host.threads, begin, host.keep).run(ctx, host.shutdown)
     begin()

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from ._limits import LimiterBase
+    from ._placement import Placement
     from ._policy import Restart
     from ._stage import Runner, StageContext, StageKind
 
@@ -28,13 +29,14 @@ if TYPE_CHECKING:
 class _Table:
     """The stages of a pipeline and of all its prefixes: a list that only grows, and where each name stands."""
 
-    __slots__ = ("last_runner", "lock", "positions", "specs")
+    __slots__ = ("last", "lock", "positions", "specs")
 
     def __init__(self, specs: Iterable[StageSpec] = ()) -> None:
         self.specs = list(specs)
         self.positions = {spec.name: position for position, spec in enumerate(self.specs)}
         self.lock = Lock()
-        self.last_runner: object = self  # which is no runner
+        self.last: tuple[object, object] = (self, None)  # which is no runner
+        """The runner that was added last, and its placement."""
 
 
 class PipelineDefinition:
@@ -77,6 +79,7 @@ class PipelineDefinition:
         timeout: float | None = None,
         limiter: LimiterBase | None = None,
         priority: int = 0,
+        placement: Placement | None = None,
     ) -> Self:
         """Return the pipeline with one stage more.
 
@@ -93,11 +96,15 @@ class PipelineDefinition:
                 backing off do not count.
             limiter: What it needs a slot of to run; share one between all that it limits together.
             priority: How urgent it is among those that wait; a larger one is more urgent.
+            placement: Where it runs, from `stageflow_actors.placement`: `threads(4)` for a pool of threads of its own,
+                `processes()` for all cores. By default an async stage runs in the run's loop, a plain `def` in a
+                thread of the supervisor. Of a fan-out it is where its items run.
 
         Raises:
             PipelineValidationError: A duplicate name, a dependency on itself, or an option that cannot be.
         """
-        inspected = runner is self._table.last_runner
+        last = self._table.last
+        inspected = runner is last[0] and placement is last[1]
         spec = make_spec(
             name,
             runner,
@@ -110,11 +117,12 @@ class PipelineDefinition:
             timeout=timeout,
             limiter=limiter,
             priority=priority,
+            placement=placement,
             pipeline=self._name,
             inspected=inspected,
         )
         grown = self._append((spec,))
-        grown._table.last_runner = runner  # noqa: SLF001 (its own class)
+        grown._table.last = (runner, placement)  # noqa: SLF001 (its own class)
         return grown
 
     def with_stages(self, specs: Iterable[StageSpec]) -> Self:

@@ -68,6 +68,7 @@ if TYPE_CHECKING:
     from ._graph import Graph
     from ._limiter import Limiter
     from ._policy import Intensity
+    from ._sites import Sites
     from ._snapshot import ContextSnapshot, RunIdentity
     from ._spec import Condition
 
@@ -93,6 +94,8 @@ class Means:
     """Each run's budget, in seconds."""
     random: Callable[[], float]
     """Gives numbers from 0 to 1, for jitter."""
+    sites: Sites
+    """Its open placements."""
 
 
 @final
@@ -123,6 +126,7 @@ class Engine:
         "_remaining",
         "_replied",
         "_shutdown",
+        "_sites",
         "_snapshot",
         "_stopped_by_stage",
         "_task",
@@ -157,6 +161,7 @@ class Engine:
         self._timeout = timeout
         self._overrides = overrides
         self._threads = means.threads
+        self._sites = means.sites
         self._shutdown = Shutdown(means.shutdown)
         self._now: Callable[[], float] = trio.lowlevel.current_clock().current_time
         # Every task of the run starts from a copy of this, and none from that of another stage.
@@ -542,7 +547,8 @@ class Engine:
 
     def _make_host(self, stage: int) -> Host:
         note_start, keep = partial(self._note_thread, stage), partial(self._gates.keep, stage)
-        return Host(self._threads, self._shutdown, note_start, keep)
+        placement = None if self._graph.forms[stage].is_container else self._graph.specs[stage].placement
+        return Host(self._threads, self._shutdown, note_start, keep, self._sites.reach, placement)
 
     def _find_target(self, stage: int) -> Callable[..., Any]:
         """Return what a stage calls: its runner or, where that runs actors of its own, what lends it the means."""
@@ -556,6 +562,8 @@ class Engine:
             healing=self._healing,
             threads=self._threads,
             shutdown=self._shutdown,
+            reach=self._sites.reach,
+            placement=spec.placement,
             pipeline=self._graph.pipeline,
             stage=spec.name,
             limiters=self._gates.list_limiters(runner.limiter),

@@ -16,6 +16,7 @@ from .errors import CycleDetectedError
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
+    from ._placement import Placement
     from ._spec import StageSpec
 
 # What makes a stage's start more than "its last dependency has ended": bits of `Graph.flags` and, while
@@ -85,15 +86,16 @@ def compile_graph(pipeline: str, specs: Sequence[StageSpec]) -> Graph:
     graph = Graph(pipeline, specs, {spec.name: position for position, spec in enumerate(specs)})
     _link(graph)
     _check_acyclic(graph)
-    known: dict[int, tuple[RunnerForm, Callable[..., Any]]] = {}
+    known: dict[tuple[int, int], tuple[RunnerForm, Callable[..., Any]]] = {}
     for spec in specs:
-        found = known.get(id(spec.runner))
+        key = id(spec.runner), id(spec.placement)
+        found = known.get(key)
         if found is None:
             form = inspect_runner(spec.runner, pipeline=pipeline, stage=spec.name)
-            found = known[id(spec.runner)] = form, bind_runner(spec.runner, form)
+            found = known[key] = adapt_runner(spec.runner, form, spec.placement)
         form = found[0]
         graph.forms.append(form)
-        graph.direct.append(find_direct(form, spec.timeout))
+        graph.direct.append(find_direct(form, spec.timeout, spec.placement))
         graph.targets.append(found[1])
         actor = spec.runner if form.is_actor else getattr(spec.runner, "worker", None) if form.is_container else None
         if getattr(actor, "_is_actor", False):
@@ -101,9 +103,16 @@ def compile_graph(pipeline: str, specs: Sequence[StageSpec]) -> Graph:
     return graph
 
 
-def find_direct(form: RunnerForm, timeout: float | None) -> int:
+def adapt_runner(runner: Any, form: RunnerForm, placement: Placement | None) -> tuple[RunnerForm, Callable[..., Any]]:
+    """Return how a runner is called where it is placed, and what is called. A fan-out itself runs in the loop."""
+    if placement is None or form.is_container:
+        return form, bind_runner(runner, form)
+    return placement.adapt(runner, form)
+
+
+def find_direct(form: RunnerForm, timeout: float | None, placement: Placement | None) -> int:
     """Return whether an attempt is one await, and of what: `DIRECT_FUNCTION`, `DIRECT_CLASS`, or 0 where it is more."""
-    if not form.is_async or form.is_managed or form.is_container or timeout is not None:
+    if not form.is_async or form.is_managed or form.is_container or timeout is not None or placement is not None:
         return 0
     return DIRECT_CLASS if form.is_class else DIRECT_FUNCTION
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Any, Final, NoReturn, final
@@ -16,12 +16,12 @@ from trio.lowlevel import disable_ki_protection, enable_ki_protection
 from ._actor import Host, perform, split_cancelled
 from ._bag import Attempt, StageFailure, describe_error
 from ._failures import make_failed, make_stray
-from ._graph import find_direct
+from ._graph import adapt_runner, find_direct
 from ._limiter import Waiter
 from ._output import StageOutput, StageStatus
 from ._policy import ABANDONED, CANCELLED, FAILED, NO_FAILURES, OK, SKIPPED, Directive
 from ._snapshot import with_item
-from ._stage import StageContext, bind_runner
+from ._stage import StageContext
 from ._tickets import Gate, Ticket, bind
 from ._traceback import clear_own_frames, drop_own_frames
 from .errors import ItemFailedError, OverloadedError, StageflowError, ThreadAbandonedError
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from ._fanout import FanOutLimiterStage
     from ._healing import Healing
     from ._limits import LimiterBase
+    from ._placement import Placement, Site
     from ._policy import Intensity
     from ._shutdown import Shutdown
 
@@ -53,6 +54,9 @@ class Loan:
     healing: Healing
     threads: trio.CapacityLimiter
     shutdown: Shutdown
+    reach: Callable[[Placement], Awaitable[Site]]
+    placement: Placement | None
+    """Where each item runs."""
     pipeline: str
     stage: str
     limiters: tuple[LimiterBase, ...]
@@ -137,12 +141,11 @@ class FanOut:
         self._inputs = ctx.inputs
         self._config = ctx.config
         self._spawn = loan.context.run
-        self._form = options.form
+        self._form, self._target = adapt_runner(stage.worker, options.form, loan.placement)
         self._timeout = options.timeout
         self._collects = options.collects
-        self._is_threaded = options.form.is_threaded
-        self._target = bind_runner(stage.worker, options.form)
-        self._direct = find_direct(options.form, options.timeout)
+        self._is_threaded = self._form.is_threaded
+        self._direct = find_direct(self._form, options.timeout, loan.placement)
         self._most_restarting = stage.limiter.max_concurrency
         limits = [limiter._options for limiter in loan.limiters]  # noqa: SLF001 (likewise)
         self._has_rates = any(each.rate is not None for each in limits)
@@ -325,7 +328,9 @@ class FanOut:
         return False
 
     def _make_host(self, item: _Item) -> Host:
-        return Host(self._loan.threads, self._loan.shutdown, partial(self._start, item), partial(self._keep, item))
+        loan = self._loan
+        note_start, keep = partial(self._start, item), partial(self._keep, item)
+        return Host(loan.threads, loan.shutdown, note_start, keep, loan.reach, loan.placement)
 
     def _start(self, item: _Item) -> None:
         if self._has_rates:

@@ -13,6 +13,7 @@ import attrs
 
 from ._freeze import FrozenDict, freeze_mapping
 from ._limits import LimiterBase, require_priority
+from ._placement import Placement, check_placement
 from ._policy import Intensity, Restart, Trigger, check_window
 from ._stage import Runner, StageInputs, StageKind, inspect_runner
 from ._validation import nearest, refuse, require_name, require_seconds
@@ -82,6 +83,8 @@ class StageSpec:
     """What it needs a slot of to run."""
     priority: int = 0
     """How urgent it is among those that wait for the same limiter; a larger one is more urgent."""
+    placement: Placement | None = None
+    """Where it runs, if that is neither the run's loop nor a thread of the supervisor."""
     local_names: tuple[str, ...] | None = None
     """The names by which the stage knows its dependencies, where a subpipeline renamed them."""
     intensity: tuple[str, Intensity] | None = None
@@ -104,6 +107,7 @@ def make_spec(  # noqa: C901 (one check after the other)
     timeout: float | None = None,
     limiter: LimiterBase | None = None,
     priority: int = 0,
+    placement: Placement | None = None,
     pipeline: str | None = None,
     inspected: bool = False,
 ) -> StageSpec:
@@ -121,8 +125,9 @@ def make_spec(  # noqa: C901 (one check after the other)
         timeout: Seconds that an attempt may take.
         limiter: What it needs a slot of.
         priority: How urgent it is there.
+        placement: Where it runs.
         pipeline: The pipeline's name, for errors.
-        inspected: Whether the runner is known to be one.
+        inspected: Whether the runner is known to be one, and to fit its placement.
 
     Raises:
         PipelineValidationError: Something cannot work; the message says what.
@@ -144,6 +149,8 @@ def make_spec(  # noqa: C901 (one check after the other)
         require_seconds("timeout", timeout, pipeline=pipeline, stage=name)
     if restart is not None or limiter is not None or priority:
         _check_policies(restart, timeout, limiter, priority, runner, pipeline, name)
+    if placement is not None and not inspected:
+        check_placement(placement, runner, pipeline, name)
     if when is not None:
         _check_condition(name, when, names, pipeline)
     source = getattr(runner, "source", None)
@@ -158,7 +165,7 @@ def make_spec(  # noqa: C901 (one check after the other)
             refuse(error.problem, pipeline=pipeline, stage=name, hint=error.hint)
         except TypeError as error:
             refuse(str(error), pipeline=pipeline, stage=name)
-    return StageSpec(name, runner, kind, names, frozen, when, trigger, timeout, restart, limiter, priority)
+    return StageSpec(name, runner, kind, names, frozen, when, trigger, timeout, restart, limiter, priority, placement)
 
 
 def check_restart(
@@ -263,6 +270,7 @@ def parallel_stages(
     timeout: float | None = None,
     limiter: LimiterBase | None = None,
     priority: int = 0,
+    placement: Placement | None = None,
 ) -> tuple[StageSpec, ...]:
     """Return one stage a key, all alike; give them to `Pipeline.with_stages`.
 
@@ -280,12 +288,15 @@ def parallel_stages(
         timeout: Seconds that an attempt of each may take.
         limiter: What each needs a slot of: `Limiter(64)` lets 64 of them run at once.
         priority: How urgent each is there.
+        placement: Where each runs: `processes()` puts them on all cores.
 
     Raises:
         PipelineValidationError: Two keys give the same name, or something that `with_stage` refuses.
     """
     _check_template(template)
     inspect_runner(runner)
+    if placement is not None:
+        check_placement(placement, runner, None, template)
     if isinstance(keys, (str, bytes)) or not isinstance(keys, Iterable):
         hint = "for numbered stages give range(n), for a single one use with_stage"
         refuse(f"keys must be an iterable of keys or a mapping of key to configuration, not {keys!r}", hint=hint)
@@ -312,6 +323,7 @@ def parallel_stages(
             timeout=timeout,
             limiter=limiter,
             priority=priority,
+            placement=placement,
             inspected=True,
         )
     return tuple(specs.values())

@@ -26,6 +26,7 @@ from ._ref import ActorRef
 from ._resident import Resident
 from ._run import Run
 from ._scopes import require_scope
+from ._sites import Sites
 from ._snapshot import RunIdentity
 from ._spawning import read_child, read_resident
 from ._validation import refuse, require_count, require_name, require_seconds
@@ -270,9 +271,9 @@ class Supervisor:
             message = "a supervisor runs inside trio, and this is no trio task; start it with trio.run(...)"
             raise RuntimeError(message)
         threads = trio.CapacityLimiter(self._max_threads)
-        self._means = Means(threads, self._running, self._shutdown, self._random)
         self._manager = trio.open_nursery()
         self._nursery = await self._manager.__aenter__()
+        self._means = Means(threads, self._running, self._shutdown, self._random, Sites(self._nursery))
         self._body = trio.CancelScope()
         self._body.__enter__()
         self._household.open(Opening(self._nursery, threads, self._give_up, trio.current_time()))
@@ -300,6 +301,7 @@ class Supervisor:
                         hurry = left is not None or not isinstance(self._fatal, Exception | None)
                         await self._household.halt(hurry=hurry, fatal=self._fatal)
                 finally:
+                    self._means.sites.close()
                     await self._manager.__aexit__(None, None, None)
         except BaseException as raised:
             if self._fatal is None or split_cancelled(raised) is not None:

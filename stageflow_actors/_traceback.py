@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType, TracebackType
 
-_OWN = f"{__package__}._"
+_OWN = (f"{__package__}._", f"{__package__}.placement.", f"{__package__}.embed.", "outcome.")
+"""What the names of modules begin with whose frames tell a person nothing."""
 _OUTERMOST = frozenset({"_run_stage", "_run_item"})
 """The outermost coroutines of the tasks of stages and items."""
 _MAY_BE_SUSPENDED = inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
@@ -82,7 +83,7 @@ def _list_errors(error: BaseException) -> Iterator[BaseException]:
 
 def _is_own(frame: FrameType) -> bool:
     name = frame.f_globals.get("__name__")
-    return isinstance(name, str) and name.startswith((_OWN, "outcome."))
+    return isinstance(name, str) and name.startswith(_OWN)
 
 
 def _without_own(traceback: TracebackType | None) -> TracebackType | None:

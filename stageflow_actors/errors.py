@@ -318,6 +318,20 @@ class WorkerDiedError(StageflowError):
         self.exitcode = exitcode
 
 
+class RemoteError(StageflowError):
+    """Stands for an error of another process that could not be sent from there; its message is that one's.
+
+    Attributes:
+        kind: The name of its class.
+        traceback: Its traceback, cause and context, as they are printed.
+    """
+
+    def __init__(self, problem: str, *, kind: str = "", traceback: str = "", **place: Any) -> None:
+        super().__init__(problem, **place)
+        self.kind = kind
+        self.traceback = traceback
+
+
 class NotPicklableError(ContractError, TypeError):
     """A value that has to go to another process, or come back from one, and cannot be pickled."""
 

@@ -1,4 +1,4 @@
-"""The commands in the documents that run pytest on the file which the reader has made show what is below them."""
+"""The commands in the documents that run the file which the reader has made show what is below them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 import pytest
-from document_blocks import DOCUMENTS, find_blocks, name, normalise, read
+from document_blocks import DOCUMENTS, ROOT, find_blocks, name, normalise, read
 
 
 def find_commands(path):
@@ -18,6 +18,8 @@ def find_commands(path):
 
 def run(command, directory):
     program, *arguments = shlex.split(command)
+    if program == ".venv/bin/python":
+        return run_python(arguments, directory)
     assert program == ".venv/bin/pytest"
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("PYTEST", "COV", "CI"))}
     done = subprocess.run(
@@ -30,6 +32,19 @@ def run(command, directory):
         timeout=120,
     )
     assert not done.stderr
+    return done.stdout
+
+
+def run_python(arguments, directory):
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=directory,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
     return done.stdout
 
 

@@ -54,11 +54,11 @@ OWN_TESTS = {"crawl.py", "flaky_services.py", "model_server.py"}
 
 
 def test_every_example_has_tests() -> None:
-    assert {path.name for path in EXAMPLES.glob("*.py")} == OWN_TESTS | {"source_index.py"}
+    assert {path.name for path in EXAMPLES.glob("*.py")} == OWN_TESTS | {"source_index.py", "cpu_batch.py"}
     assert all((ROOT / "tests" / f"test_example_{name}").is_file() for name in OWN_TESTS)
 
 
-@pytest.mark.parametrize("name", ["source_index.py"])
+@pytest.mark.parametrize("name", ["source_index.py", "cpu_batch.py"])
 def test_every_example_of_the_command_runs(name: str, run_example: Callable[[str], Ran]) -> None:
     process, result = run_example(name)
     assert process.returncode == 0, process.stderr
@@ -143,6 +143,27 @@ def test_the_report_and_nothing_else_reaches_the_terminal(run_example: Callable[
         assert title in process.stdout
     # Progress, and no warning about what the files hold.
     assert [line for line in process.stderr.splitlines() if not line.startswith("source-index: ")] == []
+
+
+# The same in worker processes
+
+
+def test_the_index_is_the_same_in_processes(run_example: Callable[[str], Ran]) -> None:
+    _, threads = run_example("source_index.py")
+    _, processes = run_example("cpu_batch.py")
+    assert processes["states"] == threads["states"]
+    assert processes["reasons"] == threads["reasons"]
+    assert processes["outputs"] == threads["outputs"]
+
+
+def test_the_index_is_the_same_where_workers_die(tmp_path: Path) -> None:
+    options = ("--set", f"root={BROKEN.parent}", "--json")
+    for name, more in (("fine", ()), ("crashed", ("--set", "crashes=4", "--set", "workers=2"))):
+        process = run_command(str(EXAMPLES / "cpu_batch.py"), *options, str(tmp_path / f"{name}.json"), *more)
+        assert process.returncode == 0, process.stderr
+    fine, crashed = (json.loads((tmp_path / f"{name}.json").read_bytes()) for name in ("fine", "crashed"))
+    assert crashed["outputs"] == fine["outputs"]
+    assert process.stdout.count(" ok after WorkerDiedError: its worker process was killed by SIGKILL\n") == 4
 
 
 # The main example, over a small tree
@@ -236,8 +257,8 @@ def test_the_broken_files_are_not_there_twice(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("root", "message"),
     [
-        ("nowhere", "pipeline 'source-index': root '{root}' is no folder; name one: --set root=FOLDER"),
-        ("nothing", "pipeline 'source-index': root '{root}' has no .py file in it; name one: --set root=FOLDER"),
+        ("nowhere", "root '{root}' is no folder; name one: --set root=FOLDER"),
+        ("nothing", "root '{root}' has no .py file in it; name one: --set root=FOLDER"),
     ],
 )
 def test_a_wrong_root_is_refused_before_anything_runs(root: str, message: str, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import pytest
 import stageflow_actors
 from stageflow_actors import errors, events, statistics
 
-PUBLIC_MODULES = {"cli", "errors", "events", "statistics", "testing"}
+PUBLIC_MODULES = {"cli", "embed", "errors", "events", "placement", "statistics", "testing"}
 NAMES = stageflow_actors.__all__
 OBJECTS = [getattr(stageflow_actors, name) for name in NAMES]
 CLASSES = [thing for thing in OBJECTS if inspect.isclass(thing)]
@@ -182,6 +182,9 @@ HEAVY = [
     "tkinter",
     "xml",
     "pykka",
+    "trio_parallel",
+    "trio_asyncio",
+    "tblib",
     "hypothesis",
     "ray",
     "sqlalchemy",

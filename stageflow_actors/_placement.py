@@ -1,0 +1,76 @@
+"""Where the function of a stage runs, when that is neither the run's loop nor one of the supervisor's threads."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any
+
+from ._stage import RunnerForm, bind_runner, inspect_runner
+from ._validation import refuse
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractAsyncContextManager
+
+    from ._actor import Host
+    from ._stage import StageContext
+
+
+class Placement(ABC):
+    """Where stages run: what `placement=` of a stage is.
+
+    It is a description, and may be shared between stages, pipelines and supervisors. A supervisor opens it when the
+    first of its stages needs it, shares it between all that name the same object, and closes it when it is left.
+    """
+
+    @abstractmethod
+    def check(self, runner: Any, form: RunnerForm) -> str | None:
+        """Return why a runner cannot run here, to follow on "a stage that", or None where it can."""
+
+    def adapt(self, runner: Any, form: RunnerForm) -> tuple[RunnerForm, Callable[..., Any]]:
+        """Return what is called here instead of a runner, and how: the runner itself, unless it has to travel."""
+        return form, bind_runner(runner, form)
+
+    @abstractmethod
+    def open(self) -> AbstractAsyncContextManager[Site]:
+        """Open it, for one supervisor."""
+
+
+class Site(ABC):
+    """A placement that a supervisor has opened. It belongs to the trio thread."""
+
+    @abstractmethod
+    async def call(
+        self, function: Callable[[StageContext], Any], ctx: StageContext, begin: Callable[[], None], host: Host
+    ) -> Any:
+        """Run one attempt here and return what it returned, or raise what it raised.
+
+        Cancelling this cancels the attempt, as far as it can be.
+
+        Args:
+            function: What the placement made of the runner.
+            ctx: What the function is told.
+            begin: To be called once, when the attempt has its place and begins: its timeout counts from then.
+            host: What the run lends to it: its shutdown budget, and what to call for a thread that is given up.
+        """
+
+
+def check_placement(placement: object, runner: Any, pipeline: str | None, stage: str) -> None:
+    """Refuse a placement that is none, or in which the runner cannot run. Of a fan-out, its worker is looked at.
+
+    Raises:
+        PipelineValidationError: The message says why.
+    """
+    if not isinstance(placement, Placement):
+        hint = "write placement=processes(), from stageflow_actors.placement"
+        refuse(f"placement must be a placement, not {placement!r}", pipeline=pipeline, stage=stage, hint=hint)
+    form = inspect_runner(runner)
+    if form.is_container:
+        runner = runner.worker
+        form = inspect_runner(runner)
+    if form.is_actor:
+        problem = "a resident actor lives where it was spawned, and nowhere else"
+        refuse(problem, pipeline=pipeline, stage=stage, hint="leave the placement out")
+    unfit = placement.check(runner, form)
+    if unfit is not None:
+        refuse(f"placement {placement!r} is not for a stage that {unfit}", pipeline=pipeline, stage=stage)
