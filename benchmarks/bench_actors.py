@@ -12,7 +12,6 @@ the machine must not count; the ratio of the wall times stands beside it. Every 
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import inspect
 import sys
@@ -21,11 +20,12 @@ from typing import TYPE_CHECKING, Any
 
 from actor_rows import ROWS
 from bench_dag005 import describe_machine, measure
-from rich.console import Console
 from rows import Settings
+from running import make_console, make_parser, read
 from tables import make_table
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Mapping, Sequence
     from types import ModuleType
 
@@ -33,16 +33,9 @@ if TYPE_CHECKING:
 
 
 def read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=9, help="rounds of each row (default: 9)")
-    parser.add_argument("--only", action="append", choices=ROWS, help="measure this row; may be given again")
-    parser.add_argument("--quick", action="store_true", help="at most 3 rounds, large rows once")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the raw numbers there")
+    parser = make_parser(__doc__, ROWS, "at most 3 rounds, large rows once")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables there, for a page of the docs")
-    chosen = parser.parse_args(arguments)
-    if chosen.rounds < 1:
-        parser.error("--rounds must be at least 1")
-    return chosen
+    return read(parser, arguments)
 
 
 def load_pykka() -> ModuleType | None:
@@ -81,9 +74,7 @@ def make_markdown(rows: Mapping[str, Taken], machine: Mapping[str, Any]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     chosen = read_arguments(arguments)
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = 160
+    console = make_console(160)
     pykka = load_pykka()
     if pykka is None:
         console.print(

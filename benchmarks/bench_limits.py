@@ -10,39 +10,18 @@ the ratios of the rounds; a time the median of the times. Building is excluded. 
 
 from __future__ import annotations
 
-import argparse
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench_dag005 import measure
 from limit_rows import ROWS
-from rich.console import Console
-from rows import Settings
+from running import run_rows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-def read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=9, help="rounds of each row (default: 9)")
-    parser.add_argument("--only", action="append", choices=ROWS, help="measure this row; may be given again")
-    parser.add_argument("--quick", action="store_true", help="at most 3 rounds, the large row once")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the raw numbers there")
-    chosen = parser.parse_args(arguments)
-    if chosen.rounds < 1:
-        parser.error("--rounds must be at least 1")
-    return chosen
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
-    chosen = read_arguments(arguments)
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = 140
-    settings = Settings({}, min(3, chosen.rounds) if chosen.quick else chosen.rounds, chosen.quick)
-    return int(measure(console, ROWS, settings, chosen) is None)
+    return run_rows(__doc__, ROWS, arguments, rounds=3, quick="at most 3 rounds, the large row once")
 
 
 if __name__ == "__main__":

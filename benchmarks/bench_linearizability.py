@@ -11,7 +11,6 @@ that is made wrong must be found.
 
 from __future__ import annotations
 
-import argparse
 import gc
 import sys
 from functools import partial
@@ -23,10 +22,9 @@ from time import process_time
 from typing import TYPE_CHECKING, Any
 
 import attrs
-from bench_dag005 import measure
 from measuring import WrongOutputError
-from rich.console import Console
 from rows import Figure, Settings, Taken
+from running import run_rows
 
 from stageflow_actors.testing import Model, Operation, find_violation
 
@@ -183,25 +181,8 @@ ROWS: dict[str, Callable[[Settings], Taken]] = {
 }
 
 
-def read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5, help="histories of each load (default: 5)")
-    parser.add_argument("--only", action="append", choices=ROWS, help="measure this row; may be given again")
-    parser.add_argument("--quick", action="store_true", help="small histories, one of each kind")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the raw numbers there")
-    chosen = parser.parse_args(arguments)
-    if chosen.rounds < 1:
-        parser.error("--rounds must be at least 1")
-    return chosen
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
-    chosen = read_arguments(arguments)
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = 140
-    settings = Settings({}, 1 if chosen.quick else chosen.rounds, chosen.quick)
-    return int(measure(console, ROWS, settings, chosen) is None)
+    return run_rows(__doc__, ROWS, arguments, rounds=1, quick="small histories, one of each kind")
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ OURS = {
     "measuring",
     "peers",
     "rows",
+    "running",
     "tables",
 }
 CLIENTS = ["2 clients", "2 clients, timeout=None", "a task an ask"]

@@ -10,7 +10,7 @@ import pytest
 import trio
 from bench_scripts import make_importable
 
-OURS = {"peers", "measuring", "rows", "bench_dag005", "limit_rows", "bench_limits"}
+OURS = {"peers", "measuring", "rows", "running", "bench_dag005", "limit_rows", "bench_limits"}
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,7 @@ from bench_scripts import make_importable
 
 from stageflow_actors.testing import check_linearizable
 
-OURS = {"peers", "measuring", "rows", "bench_dag005", "bench_linearizability"}
+OURS = {"peers", "measuring", "rows", "running", "bench_dag005", "bench_linearizability"}
 
 
 @pytest.fixture

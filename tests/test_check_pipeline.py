@@ -19,6 +19,7 @@ from stageflow_actors import (
     route,
 )
 from stageflow_actors.errors import ReplayError
+from stageflow_actors.placement import Placement
 from stageflow_actors.testing import Cancel, ClockJump, Crash, Delay, check_pipeline
 
 # Sound pipelines
@@ -224,3 +225,21 @@ def test_what_is_no_exception_comes_out():
 
     with pytest.raises(KeyboardInterrupt):
         check_pipeline(Pipeline("p").with_stage("a", interrupt))
+
+
+def test_placed_functions_run_in_threads_of_the_supervisor():
+    class Nowhere(Placement):
+        def check(self, runner, form):
+            return None
+
+        def open(self):
+            raise AssertionError("it is not needed")
+
+        def __repr__(self):
+            return "Nowhere()"
+
+    check_pipeline(Pipeline("p").with_stage("a", lambda ctx: {"n": 1}, placement=Nowhere()), max_executions=5)
+    with pytest.raises(PipelineValidationError) as caught:
+        check_pipeline(Pipeline("p").with_stage("a", work, placement=Nowhere()))
+    problem = "placement Nowhere() cannot be controlled, and what awaits there cannot run elsewhere"
+    assert str(caught.value) == f"pipeline 'p', stage 'a': {problem}; check it with another runner"

@@ -65,8 +65,8 @@ def check_pipeline(
     - *same result*: the states and the data are those of the first run, which follows the default schedule.
 
     Each execution has a supervisor and limiters of its own. Stages are shared by all executions: give a function
-    that makes the pipeline where they keep state, or take their items from an iterator. Backoff has no jitter, and
-    the run's identity is always the same.
+    that makes the pipeline where they keep state, or take their items from an iterator. Plain functions that have a
+    placement run in threads of the supervisor. Backoff has no jitter, and the run's identity is always the same.
 
     Args:
         pipeline: The pipeline, or a function that makes one, called for each execution.

@@ -14,6 +14,7 @@ import trio
 
 from stageflow_actors import FanOutLimiterStage, Limiter, Pipeline, StageOutput, StageSpec, StageState
 from stageflow_actors._stage import inspect_runner
+from stageflow_actors._validation import refuse
 from stageflow_actors.errors import NotFreezableError
 
 from ._imprint import make_imprint
@@ -146,6 +147,7 @@ class Witness:
         self._renewed: dict[int, tuple[Limiter, _Limit]] = {}
         self._running = _make_limits("max_running_stages", max_running_stages)
         self._threads = _make_limits("max_threads", max_threads)
+        self._name = pipeline.name
         self.stages = pipeline.stages
         """As they were given."""
         self.pipeline = Pipeline(pipeline.name).with_stages(map(self._watch, self.stages))
@@ -162,13 +164,13 @@ class Witness:
         runner: Any = spec.runner
         limiter, limits = self._renew(spec.limiter, spec.name)
         if not isinstance(runner, FanOutLimiterStage):
-            return attrs.evolve(spec, runner=self._listen(spec, runner, limits), limiter=limiter)
+            return attrs.evolve(spec, runner=self._listen(spec, runner, limits), limiter=limiter, placement=None)
         twin = copy.copy(runner)
         own, limits = self._renew(runner.limiter, spec.name)
         assert own is not None
         twin.limiter = own
         twin.worker = self._listen(spec, runner.worker, limits)
-        return attrs.evolve(spec, runner=twin, limiter=limiter)
+        return attrs.evolve(spec, runner=twin, limiter=limiter, placement=None)
 
     def _renew(self, limiter: object, stage: str) -> tuple[Limiter | None, tuple[_Limit, ...]]:
         """Return the limiter in whose place this one stands, and what it limits."""
@@ -183,6 +185,9 @@ class Witness:
 
     def _listen(self, spec: StageSpec, runner: Any, own: tuple[_Limit, ...]) -> Any:
         form = inspect_runner(runner)
+        if spec.placement is not None and form.is_async:
+            problem = f"placement {spec.placement!r} cannot be controlled, and what awaits there cannot run elsewhere"
+            refuse(problem, pipeline=self._name, stage=spec.name, hint="check it with another runner")
         if form.is_managed:
             self.managed.add(spec.name)
         limits = (*own, *self._running, *(() if form.is_async else self._threads))
