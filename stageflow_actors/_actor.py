@@ -256,6 +256,7 @@ async def _run_once(
 ) -> Any:
     if host.placement is not None:
         site = await host.reach(host.placement)
+        await trio.lowlevel.checkpoint_if_cancelled()  # the run may have stopped in the step in which it was opened
         return await site.call(function, ctx, begin, host)
     if not form.is_async:
         return await ThreadedCall(function, host.threads, begin, host.keep).run(ctx, host.shutdown)

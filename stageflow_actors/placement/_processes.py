@@ -248,6 +248,7 @@ class ProcessSite(Site):
         async with self._limiter:
             if not self._workers.statistics().idle_workers:
                 await self._run(_get_ready, self._initializer)  # it is the worker that the next call takes
+            await trio.lowlevel.checkpoint_if_cancelled()  # a place that was given in the step in which the run stopped
             begin()
             reply = await self._run(_work, self._initializer, order)
         return unpack_reply(reply, ctx)
