@@ -35,6 +35,7 @@ FOLDER = Path(__file__).parent
 AREAS = {
     "runs": ("test_explored_runs", "explored_nightly.runs"),
     "laws": ("explored_nightly.laws",),
+    "placements": ("test_explored_placements",),
     "stops": ("test_explored_stops", "explored_nightly.stops"),
     "restarts": ("test_explored_restarts", "explored_nightly.restarts"),
     "fan-outs": ("explored_nightly.fanouts",),
