@@ -174,6 +174,11 @@ def spin(ctx):
         pass
 
 
+def look_at_interrupts(ctx):
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    return {"ignored": signal.getsignal(signal.SIGINT) is signal.SIG_IGN, "blocked": signal.SIGINT in blocked}
+
+
 def get_ready():
     state["ready"] += 1
 

@@ -410,6 +410,32 @@ def test_a_busy_worker_ends_with_the_process_above_it(tmp_path, sent, status):
         pipe.wait_for_end()
 
 
+INTERRUPTED = """
+import os
+import signal
+import trio
+import placed_stages
+from stageflow_actors import Pipeline
+from stageflow_actors.placement import processes
+
+if __name__ == "__mp_main__":  # a worker that is starting, when somebody presses Ctrl-C
+    os.kill(os.getpid(), signal.SIGINT)
+if __name__ == "__main__":
+    print(trio.run(Pipeline("p").with_stage("a", placed_stages.look_at_interrupts, placement=processes(1)).run).data("a"))
+"""
+
+
+def test_a_worker_that_starts_does_not_hear_an_interrupt(tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text(INTERRUPTED, encoding="utf-8")
+    paths = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    done = subprocess.run(
+        [sys.executable, str(program)], env=environment, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert (done.stdout, done.stderr) == ("{'ignored': True, 'blocked': False}\n", "")
+
+
 class open_pipe:  # noqa: N801 (used like a function)
     """A named pipe: a stage that holds it open shows its reader when it began, and when its process ended."""
 

@@ -10,6 +10,7 @@ import sys
 import threading
 from contextlib import asynccontextmanager
 from functools import partial
+from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING, Any, Final, final
 
 import attrs
@@ -133,7 +134,15 @@ _is_ready = False
 """Whether the initializer of this worker has done its work."""
 
 
-def _watch_parent() -> bool:
+def _begin() -> bool:
+    """Hear interrupts again, which are ignored by now; and watch the process above."""
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    _watch_parent()
+    return True
+
+
+def _watch_parent() -> None:
     """End this process when the one above is gone, even in the middle of a stage: nobody waits for it any more."""
     parent = multiprocessing.parent_process()
     assert parent is not None
@@ -143,7 +152,6 @@ def _watch_parent() -> bool:
         os.kill(os.getpid(), signal.SIGTERM if sys.platform == "win32" else signal.SIGKILL)
 
     threading.Thread(target=watch, name="watches the process above", daemon=True).start()
-    return True
 
 
 def _get_ready(initializer: Callable[[], object] | None) -> None:
@@ -206,12 +214,50 @@ class ProcessPlacement(Placement):
         """Open it; workers are started by its stages. Left, it waits until they have ended."""
         from trio_parallel import open_worker_context  # noqa: PLC0415 (it belongs to an extra)
 
-        async with open_worker_context(self.idle_timeout, _watch_parent) as workers:
+        async with open_worker_context(self.idle_timeout, _begin) as workers:
+            _deafen(workers)
             yield ProcessSite(self, workers)
 
     def __repr__(self) -> str:
         """Write it as it is made."""
         return f"processes({self.max_workers})"
+
+
+@final
+class _Deaf:
+    """A process that starts with interrupts blocked, and is otherwise the one that it stands for."""
+
+    def __init__(self, process: Any) -> None:
+        self._process = process
+
+    def start(self) -> None:
+        """Start it; what this thread has blocked, it has too."""
+        resource_tracker.ensure_running()  # it is started with the first process, and would lift the block after that
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            self._process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._process, name)
+
+
+def _deafen(workers: WorkerContext) -> None:
+    """Let workers not hear Ctrl-C before they ignore it: each would show the traceback of an import.
+
+    There is no public way to say how they are started.
+    """
+    make = getattr(workers, "_worker_class", None)
+    if make is None or not hasattr(signal, "pthread_sigmask"):
+        return
+
+    def make_deaf(*args: Any) -> Any:
+        worker = make(*args)
+        worker.proc = _Deaf(worker.proc)
+        return worker
+
+    vars(workers)["_worker_class"] = make_deaf
 
 
 @final
