@@ -421,7 +421,8 @@ from stageflow_actors.placement import processes
 if __name__ == "__mp_main__":  # a worker that is starting, when somebody presses Ctrl-C
     os.kill(os.getpid(), signal.SIGINT)
 if __name__ == "__main__":
-    print(trio.run(Pipeline("p").with_stage("a", placed_stages.look_at_interrupts, placement=processes(1)).run).data("a"))
+    pipeline = Pipeline("p").with_stage("a", placed_stages.look_at_interrupts, placement=processes(1))
+    print(trio.run(pipeline.run).data("a"))
 """
 
 
