@@ -65,6 +65,7 @@ class Call(Generic[T]):
                     result = outcome.Error(error)
         finally:
             self._loop.settle(self, result)
+            del result  # the traceback of an error keeps this frame
 
     def settle(self, result: Settled[T]) -> None:
         """Tell its caller."""
@@ -136,7 +137,8 @@ class SupervisorLoop:
             if self._state is not _OPEN:
                 raise self.make_closed_error()
             self._calls.add(call)
-        self.post(self._begin, call)
+            # While the state cannot change: what is posted after `_leave` would find the nursery closed.
+            self.post(self._begin, call)
         return call
 
     def post(self, function: Callable[..., object], *args: object) -> None:
