@@ -14,15 +14,28 @@ if TYPE_CHECKING:
     from pykka._actor import ActorInbox
     from pykka._envelope import Envelope
 
-_INSIDE: Final[ContextVar[tuple[str, ...]]] = ContextVar("stageflow_actors.embed.pykka.inside", default=())
-"""The supervisors, by their URN, that run what runs here; from the outermost to the innermost."""
+_INSIDE: Final[ContextVar[tuple[pykka.ActorRef[Any], ...]]] = ContextVar(
+    "stageflow_actors.embed.pykka.inside", default=()
+)
+"""The supervisors that run what runs here, from the outermost to the innermost."""
 
 A = TypeVar("A", bound="BridgedActor")
 
 
-def enter(urn: str) -> None:
+def enter(supervisor: pykka.ActorRef[Any]) -> None:
     """Take note that what runs in the present context, from now on, is run by a supervisor."""
-    _INSIDE.set((*_INSIDE.get(), urn))
+    _INSIDE.set((*_INSIDE.get(), supervisor))
+
+
+def register_supervisors_last() -> None:
+    """Let the supervisors that run what runs here be the last in pykka's registry.
+
+    `ActorRegistry.stop_all` begins with the last: so it stops a supervisor before an actor that this has started since,
+    and that it will stop itself. A moment long they are registered twice, rather than not at all.
+    """
+    for supervisor in _INSIDE.get():
+        pykka.ActorRegistry.register(supervisor)
+        pykka.ActorRegistry.unregister(supervisor)  # the first of the two
 
 
 class ClosingInbox(queue.Queue["Envelope[Any]"]):
@@ -103,7 +116,7 @@ class BridgedActor(pykka.ThreadingActor):
 
     def _bridge_needs_caller(self) -> bool:
         """Return whether it cannot stop before the caller goes on."""
-        return self._bridge_thread is threading.current_thread() or self.actor_urn in _INSIDE.get()
+        return self._bridge_thread is threading.current_thread() or self.actor_ref in _INSIDE.get()
 
     def _bridge_bury(self) -> None:
         """Leave nothing of it; the last thing that happens in its thread."""

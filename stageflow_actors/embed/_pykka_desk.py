@@ -65,16 +65,15 @@ class Desk:
 
     Args:
         supervisor: A new one.
-        urn: The pykka actor's URN, which what the supervisor runs can find in its context.
-        name: The pykka actor's name, for messages.
+        ref: The pykka actor's reference, which what the supervisor runs finds in its context.
         stop: Stops the pykka actor. Called in the loop's thread, where the supervisor has ended by itself.
     """
 
-    def __init__(self, supervisor: Supervisor, urn: str, name: str, stop: Callable[[], None]) -> None:
+    def __init__(self, supervisor: Supervisor, ref: pykka.ActorRef[Any], stop: Callable[[], None]) -> None:
         self.supervisor = supervisor
-        self.loop = SupervisorLoop(supervisor, name, self._note_opened, self._note_end)
-        self._urn = urn
-        self._name = name
+        self.loop = SupervisorLoop(supervisor, str(ref), self._note_opened, self._note_end)
+        self._ref = ref
+        self._name = str(ref)
         self._stop = stop
         self._opened = threading.Event()
         """Set when it has opened, or has ended without."""
@@ -112,8 +111,8 @@ class Desk:
         """Call an async function on the loop and `settle`; where no supervisor is open, the future says so."""
         try:
             self.loop.submit(partial(self._perform, function), settle)
-        except SupervisorClosedError as error:
-            future.settle(outcome.Error(self._make_dead(error.problem)))
+        except SupervisorClosedError:
+            future.settle(outcome.Error(self._make_dead(f"{self._name} is not running")))
 
     def make_future(self) -> LoopFuture[Any]:
         """Return a future that the loop is to set."""
@@ -129,7 +128,7 @@ class Desk:
             future.settle(result)
 
     async def _perform(self, function: Callable[[], Awaitable[T]]) -> T:
-        enter(self._urn)
+        enter(self._ref)
         await trio.lowlevel.checkpoint_if_cancelled()  # a supervisor that ends may not be asked any more
         return await function()
 

@@ -24,7 +24,7 @@ from stageflow_actors._threads import apart
 from stageflow_actors._validation import refuse, require_seconds
 from stageflow_actors.errors import ActorDeadError, ThreadAbandonedError
 
-from ._pykka_actor import BridgedActor
+from ._pykka_actor import BridgedActor, register_supervisors_last
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -216,6 +216,7 @@ class _StagedActor(BridgedActor):
             return
         _LIFE.set(None)  # it is this actor's, and no other's that may be started in this thread
         life.ref = self.actor_ref
+        register_supervisors_last()
         if life.is_unwanted:
             self._bridge_bury()
         else:

@@ -51,7 +51,7 @@ class SupervisorActor(BridgedActor):
         super().__init__()
         supervisor = Supervisor(**options)
         self._actor_ref = SupervisorRef(self)
-        self._desk = Desk(supervisor, self.actor_urn, str(self), self._stop_soon)
+        self._desk = Desk(supervisor, self.actor_ref, self._stop_soon)
 
     @classmethod
     def start(cls, **options: Any) -> SupervisorRef[Self]:
