@@ -108,8 +108,9 @@ class SupervisorLoop:
 
     def run_in_thread(self, name: str, *, daemon: bool) -> None:
         """Start the loop in a thread of its own."""
-        self.thread = threading.Thread(target=self._run, name=name, daemon=daemon)
-        self.thread.start()
+        thread = threading.Thread(target=self._run, name=name, daemon=daemon)
+        thread.start()
+        self.thread = thread  # one that has started, and can be joined
 
     def run_as_guest(self, run_sync_soon_threadsafe: Callable[[Callable[[], object]], object]) -> None:
         """Start the loop as a guest of the one that runs in this thread.
