@@ -12,7 +12,7 @@ import traceback
 import pykka
 import pytest
 import trio
-from pykka_cases import FOREVER, Gate, Keeper, adding, endless, failing, fail, nothing_left
+from pykka_cases import FOREVER, Gate, Keeper, adding, endless, fail, failing, nothing_left
 
 from stageflow_actors import (
     Intensity,

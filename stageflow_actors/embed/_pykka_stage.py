@@ -323,7 +323,7 @@ class _Life:
             ThreadAbandonedError: It outlived its budget, or that of what waits for it.
         """
         self.is_unwanted = True  # either its thread finds this, or this finds the reference
-        if self.ref is not None:
+        if self.ref is not None and not self.ended.is_set():
             self.ref.stop(block=False)
         began = trio.current_time()
         try:
