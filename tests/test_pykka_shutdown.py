@@ -366,6 +366,23 @@ def test_an_interrupt_of_the_start_leaves_nothing(monkeypatch):
         SupervisorActor.start()
 
 
+def test_nor_does_one_while_it_opens():
+    """Whoever is interrupted does not know how far the loop has come."""
+
+    class Interrupted(threading.Event):
+        def wait(self, timeout=None):
+            raise KeyboardInterrupt
+
+    class Mine(SupervisorActor):
+        def __init__(self):
+            super().__init__()
+            self._desk._opened = Interrupted()
+
+    for _ in range(20):
+        with pytest.raises(KeyboardInterrupt):
+            Mine.start()
+
+
 # Its inbox
 
 

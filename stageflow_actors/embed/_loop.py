@@ -155,10 +155,11 @@ class SupervisorLoop:
             cancel: Whether to cancel what it runs, rather than wait for it.
         """
         with self._lock:
-            if self._state is _OPEN:
+            if self._state is not _LEFT:
                 self._state = _LEAVING
         if self._token is not None:
             self.post(self._leave, cancel)
+        # Else it is not open yet, and sees the state before it would be.
 
     @property
     def is_open(self) -> bool:
@@ -195,9 +196,13 @@ class SupervisorLoop:
         with self._life:
             async with self.supervisor, trio.open_nursery() as self._nursery:
                 self._token = trio.lowlevel.current_trio_token()
-                self._state = _OPEN
-                self._on_open()
-                await self._closing.wait()
+                with self._lock:
+                    is_wanted = self._state is _NEW
+                    if is_wanted:
+                        self._state = _OPEN
+                if is_wanted:
+                    self._on_open()
+                    await self._closing.wait()
 
     def _run(self) -> None:
         self._end(outcome.capture(trio.run, self._main))

@@ -10,7 +10,7 @@ import logging
 import threading
 import types
 from operator import methodcaller
-from typing import TYPE_CHECKING, Any, Final, Self, final
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, final
 
 import attrs
 import outcome
@@ -32,14 +32,15 @@ if TYPE_CHECKING:
 
     from stageflow_actors import StageContext, StageReturn
 
+A = TypeVar("A", bound=pykka.ThreadingActor)
 _logger: Final = logging.getLogger("stageflow_actors")
 
 
 def pykka_stage(
-    actor_class: type[pykka.ThreadingActor],
+    actor_class: type[A],
     /,
     *args: Any,
-    handle: str | Callable[[Any, StageContext], StageReturn] = "execute",
+    handle: str | Callable[[A, StageContext], StageReturn] = "execute",
     shutdown: float = 5.0,
     **kwargs: Any,
 ) -> functools.partial[Any]:
@@ -325,18 +326,18 @@ class _Life:
         self.is_unwanted = True  # either its thread finds this, or this finds the reference
         if self.ref is not None and not self.ended.is_set():
             self.ref.stop(block=False)
-        began = trio.current_time()
+        seconds, began = self._plan.shutdown, trio.current_time()
         try:
-            with trio.move_on_after(self._plan.shutdown):
+            with trio.move_on_after(seconds):
                 await self.ended.wait()
         except trio.Cancelled:
             if self.ended.is_set():
                 raise
+            seconds = trio.current_time() - began  # the run had no more
         if not self.ended.is_set():
             self.is_abandoned = True
             if self.ref is not None:
                 pykka.ActorRegistry.unregister(self.ref)  # or whoever stops all actors would wait for it
-            seconds = trio.current_time() - began
             problem = f"pykka actor {self._plan.name} was still running {seconds:.3g} s after it was told to stop"
             hint = "let its handler call check_cancelled() now and then"
             raise ThreadAbandonedError(problem, seconds=seconds, hint=hint)
