@@ -65,6 +65,7 @@ class Call(Generic[T]):
                     result = outcome.Error(error)
         finally:
             self._loop.settle(self, result)
+            del result  # the traceback of an error keeps this frame
 
     def settle(self, result: Settled[T]) -> None:
         """Tell its caller."""
@@ -107,8 +108,9 @@ class SupervisorLoop:
 
     def run_in_thread(self, name: str, *, daemon: bool) -> None:
         """Start the loop in a thread of its own."""
-        self.thread = threading.Thread(target=self._run, name=name, daemon=daemon)
-        self.thread.start()
+        thread = threading.Thread(target=self._run, name=name, daemon=daemon)
+        thread.start()
+        self.thread = thread  # one that has started, and can be joined
 
     def run_as_guest(self, run_sync_soon_threadsafe: Callable[[Callable[[], object]], object]) -> None:
         """Start the loop as a guest of the one that runs in this thread.
@@ -136,7 +138,8 @@ class SupervisorLoop:
             if self._state is not _OPEN:
                 raise self.make_closed_error()
             self._calls.add(call)
-        self.post(self._begin, call)
+            # While the state cannot change: what is posted after `_leave` would find the nursery closed.
+            self.post(self._begin, call)
         return call
 
     def post(self, function: Callable[..., object], *args: object) -> None:
@@ -152,10 +155,11 @@ class SupervisorLoop:
             cancel: Whether to cancel what it runs, rather than wait for it.
         """
         with self._lock:
-            if self._state is _OPEN:
+            if self._state is not _LEFT:
                 self._state = _LEAVING
         if self._token is not None:
             self.post(self._leave, cancel)
+        # Else it is not open yet, and sees the state before it would be.
 
     @property
     def is_open(self) -> bool:
@@ -192,9 +196,13 @@ class SupervisorLoop:
         with self._life:
             async with self.supervisor, trio.open_nursery() as self._nursery:
                 self._token = trio.lowlevel.current_trio_token()
-                self._state = _OPEN
-                self._on_open()
-                await self._closing.wait()
+                with self._lock:
+                    is_wanted = self._state is _NEW
+                    if is_wanted:
+                        self._state = _OPEN
+                if is_wanted:
+                    self._on_open()
+                    await self._closing.wait()
 
     def _run(self) -> None:
         self._end(outcome.capture(trio.run, self._main))
