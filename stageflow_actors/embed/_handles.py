@@ -39,6 +39,7 @@ class PortalEvents:
         """Belongs to the trio loop."""
         self._fetched: deque[Event] = deque()
         self._dropped = 0
+        self._has_ended = False
 
     @property
     def dropped(self) -> int:
@@ -66,15 +67,16 @@ class PortalEvents:
         Raises:
             SupervisorClosedError: The portal has been left.
         """
-        if not self._fetched:
+        if not self._fetched and not self._has_ended:
             self._receive(await self._bridge.call(self._fetch, late=True, on_lost=self._receive))
-            if not self._fetched:
-                raise StopAsyncIteration
+        if not self._fetched:
+            raise StopAsyncIteration
         return self._fetched.popleft()
 
     def _receive(self, fetched: tuple[list[Event], int]) -> None:
         events, self._dropped = fetched
         self._fetched.extend(events)
+        self._has_ended = not events
 
     # On the trio loop
 

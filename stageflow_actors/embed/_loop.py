@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import math
 import threading
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, TypeVar, final
 
@@ -63,7 +64,10 @@ class Call(Generic[T]):
         try:
             with self._scope:
                 try:
-                    result = outcome.Value(await self._function())
+                    value = await self._function()
+                    # A run that ended because the supervisor did is no result, whichever of the two came first.
+                    if self._scope.cancel_called or trio.current_effective_deadline() > -math.inf:
+                        result = outcome.Value(value)
                 except trio.Cancelled:
                     raise
                 except BaseException as error:  # also what is no `Exception` is for the caller, as it is in trio
