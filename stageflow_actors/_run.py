@@ -47,6 +47,10 @@ class Run:
         self._observed = True
         return self._engine.unwrap()
 
+    async def wait_ended(self) -> None:
+        """Wait for the end of the run. Its result has still to be awaited: a failure counts as not heard of."""
+        await self._over.wait()
+
     def partial(self) -> RunResult:
         """Return what has completed so far; after the end, the result. Never raises for a failed run."""
         return self._engine.view()

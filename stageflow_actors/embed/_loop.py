@@ -25,6 +25,11 @@ _NEW: Final = "is not open yet"
 _OPEN: Final = "is open"
 _LEAVING: Final = "is being left"
 _LEFT: Final = "has been left"
+_GAVE_UP: Final = "has ended: its supervisor gave up"
+
+
+def _do_nothing() -> None:
+    pass
 
 
 @final
@@ -82,6 +87,7 @@ class SupervisorLoop:
         on_open: Called when it is open, on the trio loop.
         on_end: Called when the loop has ended, with what it ended with; it may not have opened before. In a thread of
             its own this is the last thing that the thread does; of a guest, the host's loop calls it.
+        on_give_up: Called on the trio loop when it begins to end although nobody has closed it.
     """
 
     def __init__(
@@ -90,16 +96,20 @@ class SupervisorLoop:
         name: str,
         on_open: Callable[[], None],
         on_end: Callable[[BaseException | None], None],
+        on_give_up: Callable[[], None] = _do_nothing,
     ) -> None:
         self.supervisor = supervisor
         self._name = name
         self._on_open = on_open
         self._on_end = on_end
+        self._on_give_up = on_give_up
         self._state = _NEW
         self._lock = threading.Lock()
         """Of the calls and the state, which callers' threads look at."""
         self._calls: set[Call[Any]] = set()
         """Those that are not settled."""
+        self._settled: trio.Event
+        """Set when the last of them is, where the loop waits for that."""
         self._token: trio.lowlevel.TrioToken | None = None
         self._nursery: trio.Nursery
         self._closing: trio.Event
@@ -127,15 +137,23 @@ class SupervisorLoop:
 
     # For callers, in any thread
 
-    def submit(self, function: Callable[[], Awaitable[T]], settle: Callable[[Settled[T]], None]) -> Call[T]:
+    def submit(
+        self, function: Callable[[], Awaitable[T]], settle: Callable[[Settled[T]], None], *, late: bool = False
+    ) -> Call[T]:
         """Call an async function on the loop, in the present context, and `settle` with what came of it.
+
+        Args:
+            function: What to call.
+            settle: Called on the loop with what came of it, or with None where it was cancelled.
+            late: Whether it belongs to what goes on already: then it is taken also while the supervisor is being left,
+                as long as another call is not settled.
 
         Raises:
             SupervisorClosedError: The supervisor is not open.
         """
         call = Call(self, function, settle)
         with self._lock:
-            if self._state is not _OPEN:
+            if self._state is not _OPEN and not (late and self._state is _LEAVING):
                 raise self.make_closed_error()
             self._calls.add(call)
             # While the state cannot change: what is posted after `_leave` would find the nursery closed.
@@ -155,7 +173,7 @@ class SupervisorLoop:
             cancel: Whether to cancel what it runs, rather than wait for it.
         """
         with self._lock:
-            if self._state is not _LEFT:
+            if self._state in (_NEW, _OPEN):
                 self._state = _LEAVING
         if self._token is not None:
             self.post(self._leave, cancel)
@@ -170,6 +188,11 @@ class SupervisorLoop:
         """Return what a call to it raises, while it is not open."""
         return SupervisorClosedError(f"{self._name} {self._state}")
 
+    def make_lost_error(self) -> SupervisorClosedError:
+        """Return what a call ends with that its caller has not cancelled, and that has no outcome all the same."""
+        how = self._state if self._state is _GAVE_UP else "was left while this was under way"
+        return SupervisorClosedError(f"{self._name} {how}")
+
     # On the loop
 
     def settle(self, call: Call[T], result: Settled[T]) -> None:
@@ -178,6 +201,8 @@ class SupervisorLoop:
             if call not in self._calls:
                 return
             self._calls.remove(call)
+            if not self._calls:
+                self._settled.set()
         call.settle(result)
 
     def _begin(self, call: Call[Any]) -> None:
@@ -192,7 +217,7 @@ class SupervisorLoop:
         self._closing.set()
 
     async def _main(self) -> None:
-        self._closing, self._life = trio.Event(), trio.CancelScope()
+        self._closing, self._life, self._settled = trio.Event(), trio.CancelScope(), trio.Event()
         with self._life:
             async with self.supervisor, trio.open_nursery() as self._nursery:
                 self._token = trio.lowlevel.current_trio_token()
@@ -200,16 +225,39 @@ class SupervisorLoop:
                     is_wanted = self._state is _NEW
                     if is_wanted:
                         self._state = _OPEN
-                if is_wanted:
-                    self._on_open()
+                if not is_wanted:
+                    return
+                self._on_open()
+                try:
                     await self._closing.wait()
+                    await self._wait_for_calls()
+                finally:
+                    self._stop_taking()
+
+    async def _wait_for_calls(self) -> None:
+        """Wait until no call is left. From then on none is taken, so that the nursery does not close over one."""
+        while True:
+            with self._lock:
+                if not self._calls:
+                    self._state = _LEFT
+                    return
+                self._settled = trio.Event()
+            await self._settled.wait()
+
+    def _stop_taking(self) -> None:
+        gave_up = not self._closing.is_set()
+        with self._lock:
+            self._state = _GAVE_UP if gave_up else _LEFT
+        if gave_up:
+            self._on_give_up()
 
     def _run(self) -> None:
         self._end(outcome.capture(trio.run, self._main))
 
     def _end(self, ended: outcome.Outcome[None]) -> None:
         with self._lock:
-            self._state = _LEFT
+            if self._state is not _GAVE_UP:
+                self._state = _LEFT
             left, self._calls = self._calls, set()
         for call in left:
             call.settle(None)
