@@ -139,6 +139,13 @@ class Host:
     """Where the attempt runs; None for the loop or, of a plain function, a thread of the supervisor."""
 
 
+class Lodger:
+    """A managed stage of the library's own that uses what the run lends to its attempt."""
+
+    host: Host | None = None
+    """None in a resident actor."""
+
+
 async def perform(
     form: RunnerForm,
     direct: int,
@@ -206,6 +213,8 @@ async def run_special(
     scope = trio.CancelScope()
     with scope:
         instance = make_instance(target)
+        if isinstance(instance, Lodger):
+            instance.host = host
         entered = Entered(instance, scope, host.shutdown)
         async with entered:
             return await _run_timed(form, instance.execute, ctx, timeout, host, _nothing)

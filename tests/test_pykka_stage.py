@@ -18,6 +18,7 @@ from pykka_cases import FOREVER, Gate, add_one, exits, nothing_left
 from stageflow_actors import (
     Directive,
     Intensity,
+    Limiter,
     Pipeline,
     PipelineFailedError,
     PipelineValidationError,
@@ -480,6 +481,28 @@ async def test_so_is_one_that_does_not_come_up(caplog):
             thread.join(FOREVER)
     told = [record.getMessage() for record in caplog.records]
     assert told == [f"the abandoned thread of pykka actor {Slow.__qualname__} has ended"]
+
+
+async def test_an_abandoned_thread_keeps_its_slot_until_it_really_ends():
+    gate, limiter = Gate(), Limiter(1)
+    stuck = Pipeline("p").with_stage(
+        "a", pykka_stage(Echo, handle=lambda *_: gate.wait(), shutdown=0.01), limiter=limiter
+    )
+    async with Supervisor() as supervisor:
+        run = supervisor.start(stuck, continue_on_failure=True)
+        await trio.to_thread.run_sync(gate.wait_until_reached)
+        run.cancel()
+        assert (await run.result()).states == {"a": StageState.ABANDONED}
+        following = supervisor.start(Pipeline("q").with_stage("b", nothing, limiter=limiter))
+        await trio.testing.wait_all_tasks_blocked()
+        assert following.statistics().pending == 1
+        gate.opened.set()
+        assert (await following.result()).ok
+    assert limiter.statistics().running == 0
+
+
+async def nothing(ctx):
+    """Return nothing."""
 
 
 def test_a_reply_after_the_loop_has_ended_reaches_nobody():

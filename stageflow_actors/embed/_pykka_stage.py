@@ -19,6 +19,7 @@ import trio
 from trio.lowlevel import Abort, current_task, enable_ki_protection, reschedule, wait_task_rescheduled
 
 from stageflow_actors import StageKind
+from stageflow_actors._actor import Lodger
 from stageflow_actors._bag import describe_error
 from stageflow_actors._threads import apart
 from stageflow_actors._validation import refuse, require_seconds
@@ -281,6 +282,8 @@ class _Life:
         """Set when it is up, or has ended without."""
         self.ended = trio.Event()
         """Set by the last thing that its thread does."""
+        self.free: Callable[[], None] | None = None
+        """Gives back what an attempt that was abandoned holds, when its thread has ended."""
 
     # In its thread
 
@@ -316,6 +319,8 @@ class _Life:
         self.ended.set()
         self.begun.set()
         self.scope.cancel()
+        if self.free is not None:
+            self.free()
 
     async def end(self) -> None:
         """Tell it to stop, and wait for its thread.
@@ -360,7 +365,7 @@ _LIFE: Final[contextvars.ContextVar[_Life | None]] = contextvars.ContextVar(
 
 
 @final
-class PykkaStage:
+class PykkaStage(Lodger):
     """A stage that is a pykka actor, from the entry to the exit of an attempt or an incarnation."""
 
     kind = StageKind.WORK
@@ -377,7 +382,7 @@ class PykkaStage:
             await life.begun.wait()
         except BaseException:  # Cancelled, or an interrupt: nobody will leave what was not entered
             with trio.CancelScope(shield=True):
-                await life.end()
+                await self._end()
             raise
         if not life.is_up:
             try:
@@ -386,6 +391,14 @@ class PykkaStage:
                 del self, life  # the traceback of what it raises keeps this frame
         life.scope.__enter__()
         return self
+
+    async def _end(self) -> None:
+        try:
+            await self._life.end()
+        except ThreadAbandonedError:
+            if self.host is not None:
+                self._life.free = self.host.keep()
+            raise
 
     @enable_ki_protection
     async def execute(self, ctx: StageContext) -> Any:
@@ -405,7 +418,7 @@ class PykkaStage:
     ) -> None:
         life = self._life
         life.scope.__exit__(kind, error, traceback)
-        await life.end()
+        await self._end()
         if life.scope.cancelled_caught:
             raise life.make_dead()
         if life.stop_error is None:
