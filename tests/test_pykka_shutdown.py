@@ -11,7 +11,7 @@ import pytest
 import trio
 from pykka_cases import FOREVER, Gate, Keeper, adding, endless, exits, nothing_left
 
-from stageflow_actors import Intensity, Pipeline, PipelineValidationError, RunEnding
+from stageflow_actors import Intensity, Pipeline, PipelineValidationError, RunEnding, Supervisor
 from stageflow_actors.embed._pykka_actor import ClosingInbox
 from stageflow_actors.embed._pykka_desk import Desk
 from stageflow_actors.embed.pykka import SupervisorActor, check_cancelled, pykka_stage
@@ -112,6 +112,31 @@ def test_stops_from_many_threads_all_return():
     assert len(stopped) == 8
     assert any(stopped)
     busy.check(ref)
+
+
+def test_calls_that_race_a_stop_all_end():
+    """One that is made as the supervisor is left must neither be lost nor break the loop."""
+
+    def call_until_dead():
+        begun.wait()
+        with pytest.raises(pykka.ActorDeadError) as caught:
+            while True:
+                proxy.run(adding, {"n": 1}).get(timeout=FOREVER)
+        causes.append(caught.value.__cause__)
+
+    causes = []
+    for _ in range(15):
+        begun = threading.Barrier(5)
+        ref = SupervisorActor.start()
+        proxy = ref.proxy()
+        threads = [threading.Thread(target=call_until_dead) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        begun.wait()
+        ref.stop(timeout=FOREVER)
+        for thread in threads:
+            thread.join()
+    assert causes == [None] * 60
 
 
 def test_stop_all_is_an_orderly_shutdown_and_another_finds_nothing():
@@ -376,6 +401,20 @@ def test_so_does_one_of_whose_started_runs_a_stage_exits(log):
     assert dead.value.__cause__ is exit_code
     assert list(partial.get(timeout=FOREVER).states) == ["leave"]
     assert ref.actor_stopped.wait(FOREVER)
+
+
+async def test_a_call_that_begins_as_the_supervisor_ends_asks_it_nothing():
+    asked = []
+
+    async def ask():
+        asked.append(1)
+
+    desk = Desk(Supervisor(), Keeper().actor_ref, lambda: None)
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await desk._perform(ask)
+    assert scope.cancelled_caught
+    assert asked == []
 
 
 # The application's own thread
