@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 
 import pykka
@@ -40,6 +41,40 @@ class Keeper(pykka.ThreadingActor):
 
     def on_receive(self, message):
         self.kept.append(message)
+
+
+class Library(pykka.ThreadingActor):
+    """Owns an SQLite handle, which no other thread may use."""
+
+    def __init__(self, path=":memory:"):
+        super().__init__()
+        self.path = path
+        self.db = sqlite3.connect(path, isolation_level=None)
+
+    def on_start(self):
+        self.db.execute("CREATE TABLE IF NOT EXISTS tracks (title TEXT)")
+
+    def execute(self, ctx):
+        title = ctx.snapshot.data.get("title")
+        if title is not None:
+            self.db.execute("INSERT INTO tracks VALUES (?)", (title,))
+        if title == "noise":
+            raise ValueError(title)
+        (count,) = self.db.execute("SELECT count(*) FROM tracks").fetchone()
+        return {"count": count, "thread": threading.get_ident()}
+
+    def on_stop(self):
+        self.db.close()
+
+
+class Echo(pykka.ThreadingActor):
+    """Does what the message says."""
+
+    def on_receive(self, message):
+        return {"got": message}
+
+    def execute(self, ctx):
+        return ctx.snapshot.data["do"](self, ctx)
 
 
 class Gate:

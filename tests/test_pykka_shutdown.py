@@ -9,13 +9,14 @@ import threading
 import pykka
 import pytest
 import trio
-from pykka_cases import FOREVER, adding, endless, exits, nothing_left
+from pykka_cases import FOREVER, Gate, Keeper, adding, endless, exits, nothing_left
 
-from stageflow_actors import Intensity, Pipeline, PipelineValidationError, RunEnding
+from stageflow_actors import Intensity, Pipeline, PipelineValidationError, RunEnding, Supervisor
 from stageflow_actors.embed._pykka_actor import ClosingInbox
 from stageflow_actors.embed._pykka_desk import Desk
 from stageflow_actors.embed.pykka import SupervisorActor, check_cancelled, pykka_stage
-from stageflow_actors.errors import ActorStartError, RestartIntensityError
+from stageflow_actors.errors import RestartIntensityError
+from stageflow_actors.events import RunEnded, RunStopping, StageEnded, StageStarted
 
 __all__ = ["exits", "nothing_left"]
 
@@ -65,6 +66,20 @@ def test_a_stop_in_the_middle_of_runs_cancels_them():
     busy.check(ref)
 
 
+def test_a_run_whose_events_are_heard_is_cancelled_too_and_all_of_them_are_told():
+    keeper = Keeper.start()
+    ref = SupervisorActor.start()
+    future = ref.proxy().run(endless, {"n": 1}, events_to=keeper)
+    while len(keeper.proxy().kept.get(timeout=FOREVER)) < 3:
+        pass
+    ref.stop(timeout=FOREVER)
+    with pytest.raises(pykka.ActorDeadError):
+        future.get(timeout=FOREVER)
+    told = [type(event) for event in keeper.proxy().kept.get(timeout=FOREVER)]
+    assert told == [StageStarted, StageEnded, StageStarted, RunStopping, StageEnded, RunEnded]
+    keeper.stop()
+
+
 def test_after_it_every_call_gives_a_dead_actor():
     ref = SupervisorActor.start()
     proxy = ref.proxy()
@@ -97,6 +112,31 @@ def test_stops_from_many_threads_all_return():
     assert len(stopped) == 8
     assert any(stopped)
     busy.check(ref)
+
+
+def test_calls_that_race_a_stop_all_end():
+    """One that is made as the supervisor is left must neither be lost nor break the loop."""
+
+    def call_until_dead():
+        begun.wait()
+        with pytest.raises(pykka.ActorDeadError) as caught:
+            while True:
+                proxy.run(adding, {"n": 1}).get(timeout=FOREVER)
+        causes.append(caught.value.__cause__)
+
+    causes = []
+    for _ in range(15):
+        begun = threading.Barrier(5)
+        ref = SupervisorActor.start()
+        proxy = ref.proxy()
+        threads = [threading.Thread(target=call_until_dead) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        begun.wait()
+        ref.stop(timeout=FOREVER)
+        for thread in threads:
+            thread.join()
+    assert causes == [None] * 60
 
 
 def test_stop_all_is_an_orderly_shutdown_and_another_finds_nothing():
@@ -206,6 +246,34 @@ def test_so_may_a_stage_that_is_a_pykka_actor(stop):
     run_inside(make, stopped)
 
 
+@pytest.mark.parametrize("wait", ["for a run", "for an ask"])
+def test_a_stage_that_waits_for_something_else_of_it_is_woken(wait):
+    """Or else it would have the whole budget to end, and then be abandoned."""
+    begun, woken = threading.Event(), []
+
+    async def begin(ctx):
+        begun.set()
+        await trio.sleep_forever()
+
+    ref = SupervisorActor.start(shutdown=FOREVER)
+    resident = ref.proxy().spawn(begin, name="resident", shutdown=0.01).get(timeout=FOREVER)
+
+    def nest(ctx):
+        inner = Pipeline("inner").with_stage("begin", begin)
+        future = ref.proxy().run(inner) if wait == "for a run" else resident.ask(timeout=None)
+        try:
+            future.get(timeout=FOREVER)
+        except pykka.ActorDeadError as error:
+            woken.append(str(error))
+
+    future = ref.proxy().run(Pipeline("outer").with_stage("nest", nest))
+    assert begun.wait(FOREVER)
+    ref.stop(timeout=FOREVER)
+    with pytest.raises(pykka.ActorDeadError):
+        future.get(timeout=FOREVER)
+    assert woken == [f"{ref} was stopped before this had ended"]
+
+
 def test_a_method_of_its_own_may_stop_it():
     class Mine(SupervisorActor):
         def leave(self):
@@ -304,36 +372,49 @@ def test_a_supervisor_that_gives_up_stops_the_actor_and_says_why_once(log):
 
 
 def test_so_does_one_of_whose_started_runs_a_stage_exits(log):
+    """And what was asked of it just before gets the reason, or what had completed."""
     exit_code = SystemExit(3)
+    gate, begun = Gate(), threading.Event()
 
     async def leave(ctx):
+        gate.wait()  # and all the loop with it
         raise exit_code
 
-    class Slow:
-        async def __aenter__(self):
-            begun.set()
-            await trio.sleep_forever()
+    async def busy(ctx):
+        begun.set()
+        await trio.sleep_forever()
 
-        async def __aexit__(self, *_):
-            pass
-
-        async def execute(self, ctx):
-            pass
-
-    begun = threading.Event()
     ref = SupervisorActor.start()
-    waiting = ref.proxy().spawn(Slow, name="slow")
+    proxy = ref.proxy()
+    waiting = proxy.spawn(busy, name="busy").get(timeout=FOREVER).ask(timeout=None)
     assert begun.wait(FOREVER)
-    run = ref.proxy().start_run(Pipeline("p").with_stage("leave", leave)).get(timeout=FOREVER)
+    run = proxy.start_run(Pipeline("p").with_stage("leave", leave)).get(timeout=FOREVER)
+    gate.wait_until_reached()
+    partial = run.partial()
+    gate.opened.set()
     with pytest.raises(SystemExit) as caught:
         run.result().get(timeout=FOREVER)
     assert caught.value is exit_code
-    with pytest.raises((pykka.ActorDeadError, ActorStartError)) as dead:
+    with pytest.raises(pykka.ActorDeadError) as dead:
         waiting.get(timeout=FOREVER)
-    if isinstance(dead.value, pykka.ActorDeadError):
-        assert str(dead.value) == f"{ref} ended: SystemExit: 3"
-        assert dead.value.__cause__ is exit_code
+    assert str(dead.value) == f"{ref} ended: SystemExit: 3"
+    assert dead.value.__cause__ is exit_code
+    assert list(partial.get(timeout=FOREVER).states) == ["leave"]
     assert ref.actor_stopped.wait(FOREVER)
+
+
+async def test_a_call_that_begins_as_the_supervisor_ends_asks_it_nothing():
+    asked = []
+
+    async def ask():
+        asked.append(1)
+
+    desk = Desk(Supervisor(), Keeper().actor_ref, lambda: None)
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await desk._perform(ask)
+    assert scope.cancelled_caught
+    assert asked == []
 
 
 # The application's own thread

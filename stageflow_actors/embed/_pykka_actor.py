@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
+import weakref
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -72,13 +73,17 @@ class ClosingInbox(queue.Queue["Envelope[Any]"]):
 class BridgedRef(pykka.ActorRef[A]):
     """A reference whose `stop` does not wait where the actor could not stop before the caller goes on."""
 
+    def __init__(self, actor: A) -> None:
+        super().__init__(actor)
+        self._bridged = weakref.ref(actor)
+
     def stop(self, *, block: bool = True, timeout: float | None = None) -> Any:
         """Ask the actor to stop, as any pykka actor; see there.
 
         Called in the actor's own thread, or from within something that it runs, it does not wait, and the future that
         it gives with `block=False` is set already: who waited for it would wait for itself.
         """
-        actor = self._actor_weakref()
+        actor = self._bridged()
         if actor is None or not actor._bridge_needs_caller():  # noqa: SLF001 (two sides of one thing)
             return super().stop(block=block, timeout=timeout)
         alive = self.is_alive()

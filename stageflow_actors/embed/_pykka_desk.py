@@ -79,8 +79,10 @@ class Desk:
         """Set when it has opened, or has ended without."""
         self._error: BaseException | None = None
         """What the supervisor has ended with."""
+        self._is_stopping = False
+        """Whether it is to end because the pykka actor does."""
         self._ending: list[LoopFuture[Any]] = []
-        """Of calls that the end of the supervisor has cancelled. They are set when it has ended, and why is known."""
+        """Of calls that were cancelled because it ends by itself. They are set when it has, and why is known."""
 
     def open(self, *, daemon: bool) -> None:
         """Open the supervisor, on a loop in a thread of its own, and wait until it takes calls.
@@ -95,6 +97,7 @@ class Desk:
 
     def close(self) -> None:
         """Leave the supervisor, which cancels what it runs, and wait until it has ended."""
+        self._is_stopping = True
         self.loop.close(cancel=True)
         if self.loop.thread is not None:
             self.loop.thread.join()
@@ -121,11 +124,13 @@ class Desk:
         return future
 
     def settle(self, future: LoopFuture[T], result: Settled[T]) -> None:
-        """Set a future or, where the end of the supervisor has cancelled the call, note it for the end."""
-        if result is None:
-            self._ending.append(future)
-        else:
+        """Set a future: to a dead actor where the end of the supervisor has cancelled the call."""
+        if result is not None:
             future.settle(result)
+        elif self._is_stopping:  # at once: a stage that is to end may be waiting for it
+            future.settle(outcome.Error(self._make_dead(f"{self._name} was stopped before this had ended")))
+        else:
+            self._ending.append(future)
 
     async def _perform(self, function: Callable[[], Awaitable[T]]) -> T:
         enter(self._ref)
@@ -144,7 +149,7 @@ class Desk:
         self._opened.set()
         ending, self._ending = self._ending, []
         for future in ending:
-            future.settle(outcome.Error(self._make_dead(f"{self._name} was stopped before this had ended")))
+            future.settle(outcome.Error(self._make_dead(f"{self._name} has ended")))
 
     def _make_dead(self, problem: str) -> pykka.ActorDeadError:
         """Return the error for a call that nobody answers; why the supervisor ended by itself is its cause."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar, final
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack, final
 
 import pykka
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from stageflow_actors import ContextSnapshot, Intensity, Pipeline, RunResult, StageOutput
     from stageflow_actors._stage import Runner
 
+    from ._options import SupervisorOptions
     from ._pykka_run import PykkaRun
 
 S = TypeVar("S", bound="SupervisorActor")
@@ -47,14 +48,14 @@ class SupervisorActor(BridgedActor):
         PipelineValidationError: An option that cannot be. Nothing was started.
     """
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, **options: Unpack[SupervisorOptions]) -> None:
         super().__init__()
         supervisor = Supervisor(**options)
         self._actor_ref = SupervisorRef(self)
         self._desk = Desk(supervisor, self.actor_ref, self._stop_soon)
 
     @classmethod
-    def start(cls, **options: Any) -> SupervisorRef[Self]:
+    def start(cls, **options: Unpack[SupervisorOptions]) -> SupervisorRef[Self]:
         """Start it; when this returns, the supervisor is open.
 
         Args:

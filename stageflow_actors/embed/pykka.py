@@ -9,9 +9,10 @@ from __future__ import annotations
 from stageflow_actors.errors import MissingExtraError
 
 try:
+    from ._pykka_life import check_cancelled
     from ._pykka_resident import PykkaResident
     from ._pykka_run import PykkaRun
-    from ._pykka_stage import check_cancelled, pykka_stage
+    from ._pykka_stage import pykka_stage
     from ._pykka_supervisor import SupervisorActor, SupervisorProxy, SupervisorRef
 except ModuleNotFoundError as error:
     if error.name != "pykka":
