@@ -220,14 +220,12 @@ async def serve_until_stopped(port: int, threads: int, delay: float, max_runs: i
     config.errorlog = logging.getLogger("hypercorn.error")
     stop = trio.Event()
     options: dict[str, Any] = {"max_runs": max_runs, "max_queued": 2 * max_runs, "overflow": "reject"}
+    supervisor = Supervisor(shutdown=2.0, max_threads=threads, **options)
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        async with (
-            Supervisor(shutdown=2.0, max_threads=threads, **options) as supervisor,
-            trio.open_nursery() as nursery,
-        ):
+        async with supervisor, trio.open_nursery() as nursery:
             service = Service(supervisor, threads, delay)
-            serving = partial(serve, service.make_app(), config, shutdown_trigger=stop.wait, mode="asgi")
-            (address,) = await nursery.start(serving)
+            app = cast("Any", service.make_app())  # Starlette and Hypercorn do not agree on the type of an application
+            (address,) = await nursery.start(partial(serve, app, config, shutdown_trigger=stop.wait, mode="asgi"))
             click.echo(f"serving at {address}; Ctrl-C stops")
             await anext(signals)
             stop.set()
