@@ -160,6 +160,8 @@ class RunResponse(EventSourceResponse):
         self._run = run
         self._on_end = on_end
         super().__init__(tell(run, run.events()), sep="\n")
+        # Hypercorn keeps a connection over which it has streamed for ever, also while it stops.
+        self.headers["Connection"] = "close"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
