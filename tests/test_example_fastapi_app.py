@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 from click.testing import CliRunner
-from portal_cases import run
+from portal_cases import list_threads
 from web_cases import PATIENCE, ROOT, Served, open_client, read_events, serving
 
 if TYPE_CHECKING:
@@ -175,7 +175,8 @@ def test_a_client_that_leaves_in_the_middle_of_a_send_ends_its_run() -> None:
             assert (await portal.statistics()).runs == 0
             assert app.state.service.streams == set()
 
-    run(main)
+    asyncio.run(main())  # which also ends the task in which sse-starlette waits for the end of the process
+    assert list_threads() == []
 
 
 # Overload

@@ -12,6 +12,7 @@ missing in the report, and named. A client that goes away ends its run, whether 
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import threading
 from contextlib import asynccontextmanager
@@ -26,8 +27,8 @@ import trio
 import uvicorn
 from fastapi import Depends, FastAPI, HTTPException, Query, Request
 from fastapi.responses import FileResponse, JSONResponse
-from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import BaseModel, Field, field_validator
+from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.datastructures import MutableHeaders
 
 from stageflow_actors import (
@@ -56,6 +57,8 @@ RETRY_AFTER: Final = 1
 """Seconds after which a client that was turned away may come back."""
 PATIENCE: Final = 10.0
 """Seconds after which a report is given out as far as it has come."""
+GRACE: Final = 2.0
+"""Seconds for which streams may still go on while the server stops."""
 GONE: Final = 499
 """The status, seen in no answer, of a request whose client has gone away."""
 
@@ -220,8 +223,8 @@ class Service:
             run.cancel("the server is stopping")
 
 
-def find_service(request: Request) -> Service:
-    """Return what the lifespan has made."""
+async def find_service(request: Request) -> Service:
+    """Return what the lifespan has made. Async, because FastAPI would call a plain function in a thread."""
     return cast("Service", request.app.state.service)
 
 
@@ -238,6 +241,13 @@ async def follow_report(order: Annotated[Order, Query()], service: ServiceOf) ->
             yield run
         finally:
             service.streams.remove(run)
+
+
+async def tell(run: FollowedRun) -> AsyncIterator[ServerSentEvent]:
+    """Yield the events of a run, and then what came of it."""
+    async for event in run.events():
+        yield ServerSentEvent(json.dumps(describe(event)), event=type(event).__name__)
+    yield ServerSentEvent(Report.read(await run.result()).model_dump_json(), event="result")
 
 
 async def await_unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
@@ -294,10 +304,9 @@ def create_app(*, max_runs: int = 20, max_queued: int = 40, guest: bool = False)
         return Report.read(await await_unless_gone(request, run))
 
     @app.get("/reports/events", response_class=EventSourceResponse)
-    async def stream_report(run: Annotated[FollowedRun, Depends(follow_report)]) -> AsyncIterator[ServerSentEvent]:
-        async for event in run.events():
-            yield ServerSentEvent(event=type(event).__name__, data=describe(event))
-        yield ServerSentEvent(event="result", data=Report.read(await run.result()))
+    async def stream_report(run: Annotated[FollowedRun, Depends(follow_report)]) -> EventSourceResponse:
+        # While the server stops, streams may end by themselves before they are cut off.
+        return EventSourceResponse(tell(run), sep="\n", shutdown_grace_period=GRACE)
 
     @app.get("/status")
     async def show_status(service: ServiceOf) -> Status:
@@ -382,7 +391,7 @@ def main(*, port: int, max_runs: int, max_queued: int, guest: bool, quiet: bool)
     logging.getLogger("stageflow_actors").setLevel(logging.CRITICAL)
     served = create_app(max_runs=max_runs, max_queued=max_queued, guest=guest)
     # Logging stays as it is; clients that do not read are cut off within the graceful timeout.
-    options: dict[str, Any] = {"log_config": None, "access_log": not quiet, "timeout_graceful_shutdown": 3}
+    options: dict[str, Any] = {"log_config": None, "access_log": not quiet, "timeout_graceful_shutdown": int(GRACE) + 1}
     try:
         Server(uvicorn.Config(served, host="127.0.0.1", port=port, **options)).run()
     except KeyboardInterrupt:  # uvicorn raises it again once it has stopped
