@@ -134,7 +134,7 @@ class NurseryLeftOpenError(ContractError, RuntimeError):
 
 
 class StrayCancelledError(ContractError):
-    """A `trio.Cancelled` came out of a stage that nobody had cancelled."""
+    """A `trio.Cancelled` came out of a stage that nobody had cancelled; for callers in asyncio, a `CancelledError`."""
 
 
 class NoOutputError(StageflowError, KeyError):

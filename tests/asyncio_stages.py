@@ -21,7 +21,7 @@ from stageflow_actors import (
     StageTimeoutError,
     Supervisor,
 )
-from stageflow_actors.embed._asyncio_loop import asyncio_loop
+from stageflow_actors.embed.asyncio import asyncio_loop
 from stageflow_actors.errors import StrayCancelledError
 
 user = ContextVar("user", default="nobody")

@@ -16,7 +16,7 @@ import pytest
 import trio
 
 from stageflow_actors import Pipeline, PipelineValidationError
-from stageflow_actors.embed._asyncio_loop import asyncio_loop
+from stageflow_actors.embed.asyncio import asyncio_loop
 from stageflow_actors.errors import MissingExtraError
 
 TESTS = Path(__file__).parent
@@ -64,7 +64,7 @@ async def test_a_loop_that_was_closed_meanwhile_fails_the_stage():
 
 
 def test_it_is_imported_only_when_a_supervisor_needs_it():
-    program = "import sys; from stageflow_actors.embed._asyncio_loop import asyncio_loop; asyncio_loop(); "
+    program = "import sys; from stageflow_actors.embed.asyncio import asyncio_loop; asyncio_loop(); "
     program += "sys.exit('trio_asyncio' in sys.modules)"
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60, cwd=TESTS.parent)
 

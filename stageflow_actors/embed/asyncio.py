@@ -19,6 +19,7 @@ from stageflow_actors import Mailbox, Supervisor
 from stageflow_actors._validation import require_count
 from stageflow_actors.errors import SupervisorClosedError
 
+from ._asyncio_loop import asyncio_loop
 from ._bridge import Bridge, outlast, raise_for_caller
 from ._handles import FollowedRun, PortalActor, PortalEvents, PortalRun
 from ._loop import SupervisorLoop
@@ -403,4 +404,9 @@ class SupervisorPortal:
         self._opened.set()
 
 
-__all__ = ["FollowedRun", "PortalActor", "PortalEvents", "PortalRun", "SupervisorPortal"]
+__all__ = ["FollowedRun", "PortalActor", "PortalEvents", "PortalRun", "SupervisorPortal", "asyncio_loop"]
+
+for _name in __all__:
+    # Tracebacks and documentation show the name that a user imports.
+    globals()[_name].__module__ = __name__
+del _name

@@ -1,0 +1,1 @@
+"""Weather reports over HTTP: a whole FastAPI application around a supervisor."""

@@ -1,0 +1,1 @@
+"""Words counted over HTTP: a Starlette application on trio, with the supervisor in the same loop."""
