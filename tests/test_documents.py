@@ -15,8 +15,10 @@ from document_blocks import DOCS, DOCUMENTS, FENCE, ROOT, find_blocks, name, nor
 
 import _stageflow_actors_pytest
 import stageflow_actors
-from stageflow_actors import errors, events, statistics, testing
+from stageflow_actors import errors, events, placement, statistics, testing
 from stageflow_actors.cli._commands import cli
+from stageflow_actors.embed import asyncio as portal
+from stageflow_actors.embed import pykka
 from stageflow_actors.testing import strategies
 
 # Links
@@ -97,11 +99,11 @@ def public_members(cls):
 def test_the_reference_has_every_public_name():
     names = {*stageflow_actors.__all__, *public_classes(errors), *public_classes(events), "Event", "ActorEvent"}
     names |= {*public_classes(statistics)}
-    names |= {*testing.__all__, *strategies.__all__}
+    names |= {name for module in (placement, portal, pykka, testing, strategies) for name in module.__all__}
     assert sorted(names - MARKED) == []
 
 
-MODULES = [stageflow_actors, errors, events, statistics, testing, strategies]
+MODULES = [stageflow_actors, errors, events, placement, portal, pykka, statistics, testing, strategies]
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)
