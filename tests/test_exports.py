@@ -182,7 +182,6 @@ HEAVY = [
     "tkinter",
     "xml",
     "pykka",
-    "trio_parallel",
     "trio_asyncio",
     "tblib",
     "hypothesis",

@@ -16,6 +16,7 @@ from pathlib import Path
 import placed_stages as stages
 import pytest
 import trio
+from named_pipe import NamedPipe
 
 from stageflow_actors import (
     FanOutLimiterStage,
@@ -338,14 +339,14 @@ async def test_a_worker_that_dies_is_restarted_and_one_that_dies_again_is_given_
 
 
 async def test_a_timeout_kills_the_process(autojump_clock, tmp_path):
-    with open_pipe(tmp_path) as pipe:
+    with NamedPipe(tmp_path) as pipe:
         result = await run_one(stages.spin, config={"pipe": str(pipe.path)}, timeout=30)
         assert isinstance(result.failures["a"].error, StageTimeoutError)
         pipe.wait_for_end()
 
 
 async def test_cancelling_the_run_kills_the_process(tmp_path):
-    with open_pipe(tmp_path) as pipe:
+    with NamedPipe(tmp_path) as pipe:
         async with Supervisor() as supervisor:
             run = supervisor.start(
                 Pipeline("p").with_stage("a", stages.spin, config={"pipe": str(pipe.path)}, placement=processes(1))
@@ -359,7 +360,7 @@ async def test_cancelling_the_run_kills_the_process(tmp_path):
 
 
 async def test_cancelling_a_supervisor_kills_all(tmp_path):
-    with open_pipe(tmp_path) as pipe:
+    with NamedPipe(tmp_path) as pipe:
         async with trio.open_nursery() as nursery:
 
             async def live():
@@ -395,7 +396,7 @@ def test_a_busy_worker_ends_with_the_process_above_it(tmp_path, sent, status):
     program = tmp_path / "program.py"
     program.write_text(PROGRAM, encoding="utf-8")
     paths = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
-    with open_pipe(tmp_path) as pipe:
+    with NamedPipe(tmp_path) as pipe:
         command = [sys.executable, str(program), str(pipe.path)]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
         process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE)
@@ -435,36 +436,6 @@ def test_a_worker_that_starts_does_not_hear_an_interrupt(tmp_path):
         [sys.executable, str(program)], env=environment, capture_output=True, text=True, check=False, timeout=60
     )
     assert (done.stdout, done.stderr) == ("{'ignored': True, 'blocked': False}\n", "")
-
-
-class open_pipe:  # noqa: N801 (used like a function)
-    """A named pipe: a stage that holds it open shows its reader when it began, and when its process ended."""
-
-    def __init__(self, folder):
-        self.path = folder / "pipe"
-        os.mkfifo(self.path)
-
-    def __enter__(self):
-        self._descriptor = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK)
-        os.set_blocking(self._descriptor, True)
-        self._keep = os.open(self.path, os.O_WRONLY)
-        return self
-
-    def __exit__(self, *_):
-        os.close(self._descriptor)
-        if self._keep is not None:
-            os.close(self._keep)
-
-    def wait_for_begin(self):
-        """Wait until a stage has written its process id."""
-        assert os.read(self._descriptor, 100).strip().isdigit()
-
-    def wait_for_end(self):
-        """Wait until no process holds the pipe open."""
-        os.close(self._keep)
-        self._keep = None
-        while os.read(self._descriptor, 100):
-            pass
 
 
 # The pool
@@ -586,11 +557,11 @@ def test_options_that_cannot_be_are_refused(options, message):
 
 
 def test_without_the_extra_it_says_what_to_install(monkeypatch):
-    monkeypatch.setitem(sys.modules, "trio_parallel", None)
+    monkeypatch.setitem(sys.modules, "tblib", None)
     with pytest.raises(MissingExtraError) as caught:
         processes()
     hint = "install it: pip install 'stageflow-actors[processes]'"
-    assert str(caught.value) == f"processes() needs trio_parallel; {hint}"
+    assert str(caught.value) == f"processes() needs tblib; {hint}"
     assert caught.value.extra == "processes"
 
 

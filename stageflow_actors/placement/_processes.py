@@ -3,30 +3,24 @@
 from __future__ import annotations
 
 import contextvars
-import multiprocessing
 import os
-import signal
 import sys
-import threading
 from contextlib import asynccontextmanager
 from functools import partial
-from multiprocessing import resource_tracker
-from typing import TYPE_CHECKING, Any, Final, final
+from typing import TYPE_CHECKING, Any, final
 
 import attrs
 import trio
 
 from stageflow_actors._placement import Placement, Site
 from stageflow_actors._validation import refuse, require_count, require_seconds
-from stageflow_actors.errors import MissingExtraError, NotPicklableError, WorkerDiedError
+from stageflow_actors.errors import MissingExtraError, NotPicklableError
 
-from ._parcel import Carrier, fulfil, pack, pack_order, unpack_reply
+from ._parcel import Carrier, pack, pack_order, unpack_reply
+from ._workers import Pool
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable
-    from types import TracebackType
-
-    from trio_parallel import WorkerContext
 
     from stageflow_actors import StageContext
     from stageflow_actors._actor import Host
@@ -78,7 +72,6 @@ def processes(
 def _require_extra() -> None:
     try:
         import tblib  # noqa: F401, PLC0415 (it may be missing)
-        import trio_parallel  # noqa: F401, PLC0415 (likewise)
     except ModuleNotFoundError as error:
         hint = "install it: pip install 'stageflow-actors[processes]'"
         raise MissingExtraError(f"processes() needs {error.name}", extra="processes", hint=hint) from error
@@ -128,45 +121,6 @@ def _restore(module: str, name: str, captured: tuple[Any, ...]) -> None:
         variable.set(value)
 
 
-# In the worker
-
-_is_ready = False
-"""Whether the initializer of this worker has done its work."""
-
-
-def _begin() -> bool:
-    """Hear interrupts again, which are ignored by now; and watch the process above."""
-    if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    _watch_parent()
-    return True
-
-
-def _watch_parent() -> None:
-    """End this process when the one above is gone, even in the middle of a stage: nobody waits for it any more."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def watch() -> None:
-        parent.join()
-        os.kill(os.getpid(), signal.SIGTERM if sys.platform == "win32" else signal.SIGKILL)
-
-    threading.Thread(target=watch, name="watches the process above", daemon=True).start()
-
-
-def _get_ready(initializer: Callable[[], object] | None) -> None:
-    global _is_ready  # noqa: PLW0603 (it belongs to the process)
-    if not _is_ready:
-        if initializer is not None:
-            initializer()
-        _is_ready = True
-
-
-def _work(initializer: Callable[[], object] | None, order: bytes) -> bytes:
-    _get_ready(initializer)
-    return fulfil(order)
-
-
 @final
 @attrs.frozen
 class _Fresh:
@@ -212,11 +166,13 @@ class ProcessPlacement(Placement):
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Site]:
         """Open it; workers are started by its stages. Left, it waits until they have ended."""
-        from trio_parallel import open_worker_context  # noqa: PLC0415 (it belongs to an extra)
-
-        async with open_worker_context(self.idle_timeout, _begin) as workers:
-            _deafen(workers)
-            yield ProcessSite(self, workers)
+        async with trio.open_nursery() as nursery:
+            pool = Pool(nursery, self.initializer, self.idle_timeout)
+            try:
+                yield ProcessSite(self, pool)
+            finally:
+                with trio.CancelScope(shield=True):
+                    await pool.close()
 
     def __repr__(self) -> str:
         """Write it as it is made."""
@@ -224,65 +180,11 @@ class ProcessPlacement(Placement):
 
 
 @final
-class _Deaf:
-    """A process that starts with interrupts blocked, and is otherwise the one that it stands for."""
-
-    def __init__(self, process: Any) -> None:
-        self._process = process
-
-    def start(self) -> None:
-        """Start it; what this thread has blocked, it has too."""
-        resource_tracker.ensure_running()  # it is started with the first process, and would lift the block after that
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
-            self._process.start()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._process, name)
-
-
-def _deafen(workers: WorkerContext) -> None:
-    """Let workers not hear Ctrl-C before they ignore it: each would show the traceback of an import.
-
-    There is no public way to say how they are started.
-    """
-    make = getattr(workers, "_worker_class", None)
-    if make is None or not hasattr(signal, "pthread_sigmask"):
-        return
-
-    def make_deaf(*args: Any) -> Any:
-        worker = make(*args)
-        worker.proc = _Deaf(worker.proc)
-        return worker
-
-    vars(workers)["_worker_class"] = make_deaf
-
-
-@final
-class _Admitted:
-    """Stands for a limiter that lets everybody in at once, so that a worker is taken in the step that looks for it."""
-
-    async def __aenter__(self) -> None:
-        pass
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        pass
-
-
-_ADMITTED: Final[Any] = _Admitted()
-
-
-@final
 class ProcessSite(Site):
     """Worker processes, while a supervisor is open."""
 
-    def __init__(self, placement: ProcessPlacement, workers: WorkerContext) -> None:
-        self._workers = workers
-        self._initializer = placement.initializer
+    def __init__(self, placement: ProcessPlacement, pool: Pool) -> None:
+        self._pool = pool
         self._carriers = placement.carriers
         self._limiter = trio.CapacityLimiter(placement.max_workers)
 
@@ -290,31 +192,15 @@ class ProcessSite(Site):
         self, function: Callable[[StageContext], Any], ctx: StageContext, begin: Callable[[], None], _host: Host
     ) -> Any:
         """Run one attempt in a worker."""
-        order = pack_order(function, ctx, self._carriers)
         async with self._limiter:
-            if not self._workers.statistics().idle_workers:
-                await self._run(_get_ready, self._initializer)  # it is the worker that the next call takes
-            await trio.lowlevel.checkpoint_if_cancelled()  # a place that was given in the step in which the run stopped
-            begin()
-            reply = await self._run(_work, self._initializer, order)
+            order = pack_order(function, ctx, self._carriers)  # not before: those that wait would fill the memory
+            worker = await self._pool.take()
+            try:
+                await (
+                    trio.lowlevel.checkpoint_if_cancelled()
+                )  # a place that was given in the step in which the run ends
+                begin()
+                reply = await worker.ask(order)
+            finally:
+                self._pool.give_back(worker)
         return unpack_reply(reply, ctx)
-
-    async def _run(self, function: Callable[..., Any], *args: object) -> Any:
-        """Call a function in a worker; the process is killed where this is cancelled."""
-        from trio_parallel import BrokenWorkerError  # noqa: PLC0415 (it belongs to an extra)
-
-        try:
-            return await self._workers.run_sync(function, *args, kill_on_cancel=True, limiter=_ADMITTED)
-        except BrokenWorkerError as error:
-            exitcode: int | None = error.args[-1].exitcode
-        problem = f"its worker process {_tell_exit(exitcode)}"
-        raise WorkerDiedError(problem, exitcode=exitcode)
-
-
-def _tell_exit(exitcode: int | None) -> str:
-    if exitcode is not None and exitcode < 0:
-        try:
-            return f"was killed by {signal.Signals(-exitcode).name}"
-        except ValueError:
-            return f"was killed by signal {-exitcode}"
-    return f"ended with exit code {exitcode}"
