@@ -125,11 +125,10 @@ def test_a_client_that_leaves_a_stream_ends_its_run(served: Served) -> None:
         reader = read_events(answer.iter_lines())  # dropping it closes the stream
         assert next(reader)[0] == "StageStarted"
         assert served.client.get("/status").json()["runs"] == 1
-    after = served.wait_for(lambda status: status["runs"] == 0)
+    served.wait_for(lambda status: status["runs"] == 0)
     # What has told that it has ended may still be about to: its task is counted a moment longer.
     names = ("asyncio_tasks", "trio_tasks")
     served.wait_for(lambda status: all(status[name] <= before[name] for name in names))
-    assert after["threads"] <= before["threads"] + 1  # one that trio keeps for a while
 
 
 def test_a_client_that_leaves_while_it_waits_for_json_ends_its_run(served: Served) -> None:
