@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import signal
 import subprocess
 import sys
 import threading
@@ -404,3 +405,38 @@ def test_trio_has_no_task_left(open_portal):
                 await asyncio.sleep(0)
 
     run(main)
+
+
+INTERRUPTED = """
+import asyncio, sys, trio
+from stageflow_actors import Pipeline
+from stageflow_actors.embed.asyncio import SupervisorPortal
+
+async def wait(ctx):
+    try:
+        print("begun", flush=True)
+        await trio.sleep_forever()
+    finally:
+        print("stage ended", flush=True)
+
+async def main():
+    async with SupervisorPortal(guest=sys.argv[1] == "guest") as portal:
+        await portal.run(Pipeline("p").with_stage("wait", wait))
+
+try:
+    asyncio.run(main())
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+@pytest.mark.parametrize("mode", ["thread", "guest"])
+def test_an_interrupt_ends_the_run_and_then_the_program(mode):
+    root = Path(__file__).parents[1]
+    command = [sys.executable, "-W", "error", "-c", INTERRUPTED, mode]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, cwd=root) as process:
+        assert process.stdout.readline() == "begun\n"
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, out, err) == (0, "stage ended\ninterrupted\n", "")

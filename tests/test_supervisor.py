@@ -1250,3 +1250,15 @@ async def test_cancel_before_anything_began_with_an_output_that_is_given(autojum
             result = await run.result()
     assert result.states == {"a": STATE.CANCELLED, "b": STATE.CANCELLED}
     assert result.ledger.balanced
+
+
+async def test_waiting_for_the_end_of_a_run_does_not_hear_its_result():
+    async def fail(ctx):
+        raise ValueError("boom")
+
+    with pytest.raises(PipelineFailedError, match="boom"):
+        async with Supervisor() as supervisor:
+            run = supervisor.start(Pipeline("p").with_stage("a", fail))
+            await run.wait_ended()
+            assert run.partial().ended.ending is RunEnding.FAILED
+            await run.wait_ended()

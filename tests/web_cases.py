@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,8 +32,9 @@ class Served:
 
     def wait_for(self, holds: Callable[[dict[str, int]], bool]) -> dict[str, int]:
         """Ask for the status until it is as it should be; nobody tells."""
+        give_up = time.monotonic() + PATIENCE
         while not holds(status := self.client.get("/status").json()):
-            pass
+            assert time.monotonic() < give_up, status
         return status
 
     def end(self, number: int) -> tuple[int, str, str]:

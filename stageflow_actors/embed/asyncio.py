@@ -103,8 +103,8 @@ class SupervisorPortal:
         """Run a pipeline and return what came of it; arguments as in `Supervisor.run`.
 
         Cancelling the calling task cancels the run, waits until it has ended, and then raises `CancelledError`, even if
-        the run has come to its end at the same moment. How long that can take is bounded by the `shutdown` budget of
-        the supervisor; cancelling again does not shorten it.
+        the run has come to its end at the same moment. Threads and the `__aexit__` of its stages have the `shutdown`
+        budget of the supervisor for that; cancelling again does not shorten the wait.
 
         Raises:
             PipelineValidationError: The pipeline or an argument cannot work. Nothing has started.
