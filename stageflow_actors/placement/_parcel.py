@@ -167,7 +167,7 @@ class _Told:
         self.events.append(pack("the event that it emits", event))
 
 
-def fulfil(packed: bytes) -> bytes:
+def fulfil(packed: bytes | bytearray) -> bytes:
     """Run an attempt in this process, and return what came of it as bytes. Raises nothing."""
     told = _Told()
     try:
@@ -178,7 +178,7 @@ def fulfil(packed: bytes) -> bytes:
     return pickle.dumps((True, returned, told.events))
 
 
-def _unpack(packed: bytes) -> Order:
+def _unpack(packed: bytes | bytearray) -> Order:
     try:
         return pickle.loads(packed)  # type: ignore[no-any-return]  # noqa: S301 (made by the process above)
     except Exception as error:  # what unpickling imports and calls may raise anything
@@ -253,7 +253,7 @@ def make_remote_error(error: BaseException) -> RemoteError:
 # Back
 
 
-def unpack_reply(packed: bytes, ctx: StageContext) -> Any:
+def unpack_reply(packed: bytes | bytearray, ctx: StageContext) -> Any:
     """Pass on what a stage has emitted, and return what it returned, or raise what it raised."""
     fine, result, events = pickle.loads(packed)  # noqa: S301 (made by `fulfil`)
     for event in events:
