@@ -16,8 +16,10 @@ from .explored import FEW, Room, chain, check_result, fork, take_steps
 class Place(Placement, Site):
     """Says what is wrong about how it is used; opening, calling and closing take a step each."""
 
-    def __init__(self, fails=0):
+    def __init__(self, fails=0, *, hangs=False):
         self.fails = fails
+        self.hangs = hangs
+        self.given_up = 0
         self.is_open = False
         self.opened = self.closed = self.inside = 0
         self.problems = []
@@ -33,6 +35,11 @@ class Place(Placement, Site):
     async def open(self):
         self.demand(not self.is_open, "opened twice")
         await trio.lowlevel.checkpoint()
+        if self.hangs:
+            try:
+                await trio.sleep_forever()
+            finally:
+                self.given_up += 1
         if self.fails:
             self.fails -= 1
             raise OSError("not yet")
@@ -79,9 +86,9 @@ async def test_it_is_opened_once_for_all_that_need_it_at_once():
     room.check()
 
 
-@race_test(max_executions=FEW)
-async def test_it_is_closed_after_its_runs_whenever_the_supervisor_is_cancelled():
-    place, room = Place(), Room()
+async def run_until_cancelled(place):
+    """Have all of two runs placed there, and cancel their supervisor at any moment."""
+    room = Room()
     scope = trio.CancelScope()
 
     async def stop():
@@ -95,8 +102,22 @@ async def test_it_is_closed_after_its_runs_whenever_the_supervisor_is_cancelled(
             async with Supervisor() as supervisor:
                 supervisor.start(place_all(chain("p", room.stage(1), room.stage(1)), place))
                 await supervisor.run(place_all(chain("q", room.stage(1), room.stage(1)), place), {"run": "q"})
-    place.judge(1)
     room.check()
+
+
+@race_test(max_executions=FEW)
+async def test_it_is_closed_after_its_runs_whenever_the_supervisor_is_cancelled():
+    place = Place()
+    await run_until_cancelled(place)
+    place.judge(1)
+
+
+@race_test(max_executions=FEW)
+async def test_one_that_never_opens_is_given_up_whenever_the_supervisor_is_cancelled():
+    place = Place(hangs=True)
+    await run_until_cancelled(place)
+    place.judge(0)
+    assert place.given_up <= 1
 
 
 @race_test(max_executions=FEW)

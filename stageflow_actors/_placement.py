@@ -25,15 +25,29 @@ class Placement(ABC):
 
     @abstractmethod
     def check(self, runner: Any, form: RunnerForm) -> str | None:
-        """Return why a runner cannot run here, to follow on "a stage that", or None where it can."""
+        """Return why a runner cannot run here, to follow on "a stage that", or None where it can.
+
+        Args:
+            runner: What a stage, or each item of a fan-out, is to run.
+            form: How it would be called: `is_class`, whether an attempt makes an instance of it first; `is_async`;
+                `is_managed`, whether that is an async context manager.
+        """
 
     def adapt(self, runner: Any, form: RunnerForm) -> tuple[RunnerForm, Callable[..., Any]]:
-        """Return what is called here instead of a runner, and how: the runner itself, unless it has to travel."""
+        """Return what is called here instead of a runner, and how: the runner itself, unless it has to travel.
+
+        What is still a class, or managed, in the form that is returned is made, or entered, in the run's loop.
+        """
         return form, bind_runner(runner, form)
 
     @abstractmethod
     def open(self) -> AbstractAsyncContextManager[Site]:
-        """Open it, for one supervisor."""
+        """Open it, for one supervisor.
+
+        What this raises is the failure of the stages that wait for it. Cancellation comes in only while it is being
+        opened: when the supervisor is left before it is open. One that ends by itself is opened again when a stage
+        needs it.
+        """
 
 
 class Site(ABC):
@@ -45,13 +59,19 @@ class Site(ABC):
     ) -> Any:
         """Run one attempt here and return what it returned, or raise what it raised.
 
-        Cancelling this cancels the attempt, as far as it can be.
+        Cancelling this cancels the attempt, as far as it can be, and waits for its end: until
+        `host.shutdown.deadline()`, on trio's clock, at most.
 
         Args:
             function: What the placement made of the runner.
             ctx: What the function is told.
-            begin: To be called once, when the attempt has its place and begins: its timeout counts from then.
-            host: What the run lends to it: its shutdown budget, and what to call for a thread that is given up.
+            begin: To be called once, when the attempt has its place and begins: its timeout counts from then, and the
+                timing of a plain function. A site that never calls it has neither.
+            host: What the run lends to it: `shutdown`, its budget, and `keep`, which is called for what is given up
+                although it still runs. The attempt's limiter slots stay taken until what `keep` returns is called.
+
+        Raises:
+            ThreadAbandonedError: The attempt outlived the budget, and is given up: the stage is `ABANDONED`.
         """
 
 

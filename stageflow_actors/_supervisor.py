@@ -273,7 +273,7 @@ class Supervisor:
         threads = trio.CapacityLimiter(self._max_threads)
         self._manager = trio.open_nursery()
         self._nursery = await self._manager.__aenter__()
-        self._means = Means(threads, self._running, self._shutdown, self._random, Sites(self._nursery))
+        self._means = Means(threads, self._running, self._shutdown, self._random, Sites(self._nursery, self._give_up))
         self._body = trio.CancelScope()
         self._body.__enter__()
         self._household.open(Opening(self._nursery, threads, self._give_up, trio.current_time()))

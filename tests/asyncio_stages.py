@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from contextvars import ContextVar
-from functools import partial
 
 import pytest
 import trio
@@ -18,6 +17,7 @@ from stageflow_actors import (
     PipelineFailedError,
     Restart,
     RunEnding,
+    StageState,
     StageTimeoutError,
     Supervisor,
 )
@@ -60,6 +60,14 @@ async def cancels_itself(ctx):
     raise asyncio.CancelledError
 
 
+async def cancels_itself_in_a_group(ctx):
+    raise BaseExceptionGroup("several", [asyncio.CancelledError()])
+
+
+async def fails_in_a_group(ctx):
+    raise BaseExceptionGroup("several", [asyncio.CancelledError(), OSError("one")])
+
+
 async def value_although_cancelled(ctx):
     with contextlib.suppress(asyncio.CancelledError):
         await asyncio.Event().wait()
@@ -98,6 +106,19 @@ class Plain:
         await asyncio.sleep(0)
 
 
+async def start_all(supervisor, pipeline, place):
+    """Start a run of stages that wait, and return it when they do."""
+    run = supervisor.start(pipeline, continue_on_failure=True)
+    async with run.events() as events:
+        started = 0
+        async for event in events:
+            started += type(event).__name__ == "StageStarted"
+            if started == len(pipeline.stages):
+                break
+    await supervisor.run(Pipeline("turn").with_stage("sleep", sleep, placement=place))  # a turn of the loop
+    return run
+
+
 async def check(place):
     """Run everything that stages do, in a placement."""
     user.set("ada")
@@ -111,6 +132,8 @@ async def check(place):
         .with_stage("plain", Plain, placement=place)
         .with_stage("times out", sleep_forever, placement=place, timeout=0.01)
         .with_stage("stray", cancels_itself, placement=place)
+        .with_stage("strays", cancels_itself_in_a_group, placement=place)
+        .with_stage("several", fails_in_a_group, placement=place)
         .with_stage("fan", FanOutLimiterStage(echo, items=range(3), limiter=Limiter(2)), placement=place)
     )
     async with Supervisor() as supervisor:
@@ -125,22 +148,16 @@ async def check(place):
         assert emitted == [0, 1, 2]
         assert [str(each.error) for each in result.failures["fails"].attempts] == ["attempt 1", "attempt 2"]
         assert isinstance(result.failures["times out"].error, StageTimeoutError)
-        assert isinstance(result.failures["stray"].error, StrayCancelledError)
+        for name in ("stray", "strays"):
+            assert isinstance(result.failures[name].error, StrayCancelledError)
+        (error,) = result.failures["several"].error.exceptions
+        assert str(error) == "one"
         assert log == ["closed", "left"] or log == ["left", "closed"]
         log.clear()
 
-        run = supervisor.start(
-            Pipeline("cancelled")
-            .with_stage("waits", sleep_forever, placement=place)
-            .with_stage("gives", value_although_cancelled, placement=place)
-        )
-        async with run.events() as events:
-            started = 0
-            async for event in events:
-                started += type(event).__name__ == "StageStarted"
-                if started == 2:
-                    break
-        await supervisor.run(Pipeline("turn").with_stage("sleep", sleep, placement=place))  # a turn of the loop
+        pipeline = Pipeline("cancelled").with_stage("waits", sleep_forever, placement=place)
+        pipeline = pipeline.with_stage("gives", value_although_cancelled, placement=place)
+        run = await start_all(supervisor, pipeline, place)
         run.cancel()
         result = await run.result()
         assert result.ended.ending is RunEnding.CANCELLED
@@ -155,6 +172,104 @@ async def check(place):
         assert isinstance(caught.value.failures["a"].error, OSError)
 
 
+# What only the loop inside trio's is asked for: it belongs to the supervisor, which closes it.
+
+
+async def stops_the_loop(ctx):
+    asyncio.get_running_loop().stop()
+    await asyncio.Event().wait()
+
+
+async def breaks_the_loop(ctx):
+    async def exit_when_told():
+        gates.append(event := asyncio.Event())
+        await event.wait()
+        raise SystemExit(5)
+
+    await asyncio.create_task(exit_when_told())
+
+
+async def stubborn(ctx):
+    """Swallows its cancellations, and so does a task that it leaves behind; both turn the loop all the time."""
+
+    async def go_on(name):
+        try:
+            while True:
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.sleep(0)
+        finally:
+            log.append(name)
+
+    background.add(asyncio.create_task(go_on("background")))
+    await go_on("stage")
+
+
+async def ignores_everything(ctx):
+    while True:
+        try:
+            await asyncio.Event().wait()
+        except BaseException as error:
+            log.append(type(error).__name__)
+            if isinstance(error, GeneratorExit):
+                raise OSError("not in order") from None
+
+
+background = set()
+gates = []
+
+
+async def check_stop(place):
+    """A stage cannot stop the loop."""
+    async with Supervisor() as supervisor:
+        result = await supervisor.run(
+            Pipeline("p").with_stage("stops", stops_the_loop, placement=place), continue_on_failure=True
+        )
+        told = "the loop of asyncio_loop() was told to stop(), and is that of other stages too"
+        assert str(result.failures["stops"].error) == f"{told}; end the stage by returning"
+        assert (await supervisor.run(Pipeline("q").with_stage("sleep", sleep, placement=place))).ok
+
+
+async def check_stubborn(place):
+    """Stages and tasks that nothing ends but the end of the loop neither keep a run nor the supervisor."""
+    limiter = Limiter(2)
+    pipeline = Pipeline("p")
+    for stage in (stubborn, ignores_everything):
+        pipeline = pipeline.with_stage(stage.__name__, stage, placement=place, limiter=limiter)
+    async with Supervisor(shutdown=0.05) as supervisor:
+        run = await start_all(supervisor, pipeline, place)
+        run.cancel()
+        result = await run.result()
+        assert set(result.states.values()) == {StageState.ABANDONED}, result
+        assert limiter.statistics().running == 2
+        assert log == ["CancelledError"]
+    assert sorted(log) == ["CancelledError", "CancelledError", "GeneratorExit", "background", "stage"]
+    assert limiter.statistics().running == 0
+    log.clear()
+    background.clear()
+
+
+async def check_break(place):
+    """A loop that an exit of one stage's task ends takes the supervisor along, and the stages in it do not wait."""
+    pipeline = Pipeline("p").with_stage("waits", sleep_forever, placement=place)
+    pipeline = pipeline.with_stage("breaks", breaks_the_loop, placement=place)
+    with pytest.raises(BaseExceptionGroup) as caught:
+        async with Supervisor() as supervisor:
+            run = await start_all(supervisor, pipeline, place)
+            gates.pop().set()
+            await run.result()
+    assert caught.value.subgroup(SystemExit)
+    for name in ("waits", "breaks"):
+        assert run.partial().states[name] in {StageState.FAILED, StageState.CANCELLED}
+    log.clear()
+
+
+async def check_all():
+    """Run everything, in a loop of each supervisor's."""
+    place = asyncio_loop()
+    for each in (check, check_stop, check_stubborn, check_break, check):
+        await each(place)
+
+
 if __name__ == "__main__":
-    trio.run(partial(check, asyncio_loop()))
+    trio.run(check_all)
     print("all is well")
