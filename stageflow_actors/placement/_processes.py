@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextvars
 import multiprocessing
 import os
 import signal
 import sys
 import threading
 from contextlib import asynccontextmanager
-from functools import partial
 from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING, Any, Final, final
 
@@ -20,9 +18,11 @@ from stageflow_actors._placement import Placement, Site
 from stageflow_actors._validation import refuse, require_count, require_seconds
 from stageflow_actors.errors import MissingExtraError, NotPicklableError, WorkerDiedError
 
-from ._parcel import Carrier, fulfil, pack, pack_order, unpack_reply
+from ._carrying import make_carrier
+from ._parcel import fulfil, pack, pack_order, require_picklable, unpack_reply
 
 if TYPE_CHECKING:
+    import contextvars
     from collections.abc import AsyncIterator, Callable, Iterable
     from types import TracebackType
 
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from stageflow_actors import StageContext
     from stageflow_actors._actor import Host
     from stageflow_actors._stage import RunnerForm
+
+    from ._parcel import Carrier
 
 
 def processes(
@@ -71,8 +73,8 @@ def processes(
     if initializer is not None:
         if not callable(initializer):
             refuse(f"initializer must be a function, not {initializer!r}")
-        _require_picklable("initializer", initializer)
-    return ProcessPlacement(count, initializer, idle_timeout, tuple(_make_carrier(each) for each in carry))
+        require_picklable("initializer", initializer)
+    return ProcessPlacement(count, initializer, idle_timeout, tuple(make_carrier(each) for each in carry))
 
 
 def _require_extra() -> None:
@@ -82,50 +84,6 @@ def _require_extra() -> None:
     except ModuleNotFoundError as error:
         hint = "install it: pip install 'stageflow-actors[processes]'"
         raise MissingExtraError(f"processes() needs {error.name}", extra="processes", hint=hint) from error
-
-
-def _require_picklable(what: str, value: object) -> None:
-    try:
-        pack(what, value)
-    except NotPicklableError as error:
-        refuse(error.problem, hint=error.hint)
-
-
-# What is carried along
-
-
-def _make_carrier(carried: object) -> Carrier:
-    if isinstance(carried, Carrier):
-        _require_picklable("the restore of a Carrier", carried.restore)
-        return carried
-    if not isinstance(carried, contextvars.ContextVar):
-        refuse(f"carry takes context variables and Carriers, not {carried!r}")
-    module = _find_module(carried)
-    return Carrier(partial(_capture, carried), partial(_restore, *module))
-
-
-def _find_module(variable: contextvars.ContextVar[Any]) -> tuple[str, str]:
-    """Return the module that a context variable is a global of, and its name there: so it is found in a worker."""
-    for module, loaded in list(sys.modules.items()):
-        for name, value in list(getattr(loaded, "__dict__", {}).items()):
-            if value is variable:
-                return module, name
-    hint = "make it one, or carry what is needed of it with a Carrier"
-    refuse(f"the context variable {variable.name!r} is no global of a module", hint=hint)
-
-
-def _capture(variable: contextvars.ContextVar[Any]) -> tuple[Any, ...]:
-    """Return the value in a tuple, which is empty where there is none."""
-    try:
-        return (variable.get(),)
-    except LookupError:
-        return ()
-
-
-def _restore(module: str, name: str, captured: tuple[Any, ...]) -> None:
-    for value in captured:
-        variable: contextvars.ContextVar[Any] = getattr(sys.modules[module], name)
-        variable.set(value)
 
 
 # In the worker
