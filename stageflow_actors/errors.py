@@ -262,7 +262,7 @@ class ItemFailedError(StageflowError):
 
 
 class ThreadAbandonedError(StageflowError):
-    """A stage's worker thread was still running when its shutdown budget was spent.
+    """A stage's thread, or its task in an asyncio loop, was still running when its shutdown budget was spent.
 
     Attributes:
         seconds: The shutdown budget, in seconds.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from contextvars import ContextVar
 from pathlib import Path
 
@@ -206,3 +207,37 @@ def capture_request():
 
 def restore_request(value):
     request.set(value)
+
+
+def fail_in_a_plugin(ctx):
+    """Raise what only this process can import."""
+    sys.path.insert(0, ctx.config["folder"])
+    import plugin_of_a_worker  # noqa: PLC0415 (it is found only now)
+
+    plugin_of_a_worker.fail()
+
+
+def fail_because_of_a_plugin(ctx):
+    try:
+        fail_in_a_plugin(ctx)
+    except Exception as error:
+        raise ValueError("the plugin failed") from error
+
+
+def fail_deep_at_first(ctx):
+    if ctx.attempt == 1:
+        dig(900)
+    return {"attempt": ctx.attempt}
+
+
+def dig(depth):
+    if not depth:
+        raise ValueError("deep")
+    dig(depth - 1)
+
+
+def return_a_coroutine(ctx):
+    async def helper():
+        """Do nothing."""
+
+    return helper()

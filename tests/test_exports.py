@@ -183,7 +183,6 @@ HEAVY = [
     "xml",
     "pykka",
     "trio_asyncio",
-    "tblib",
     "hypothesis",
     "ray",
     "sqlalchemy",

@@ -33,7 +33,6 @@ from stageflow_actors import (
     parallel_stages,
 )
 from stageflow_actors.errors import (
-    MissingExtraError,
     NoOutputError,
     NotPicklableError,
     RemoteError,
@@ -556,16 +555,59 @@ def test_options_that_cannot_be_are_refused(options, message):
     assert str(caught.value).startswith(message)
 
 
-def test_without_the_extra_it_says_what_to_install(monkeypatch):
-    monkeypatch.setitem(sys.modules, "tblib", None)
-    with pytest.raises(MissingExtraError) as caught:
-        processes()
-    hint = "install it: pip install 'stageflow-actors[processes]'"
-    assert str(caught.value) == f"processes() needs tblib; {hint}"
-    assert caught.value.extra == "processes"
-
-
 async def test_fail_fast_raises_what_the_process_raised():
     with pytest.raises(PipelineFailedError) as caught:
         await run_one(stages.fail_with_cause, continue_on_failure=False)
     assert isinstance(caught.value.failures["a"].error, ValueError)
+
+
+# What is found only with a process between
+
+
+PLUGIN = """
+class PluginError(Exception):
+    pass
+
+
+def fail():
+    raise PluginError("no licence")
+"""
+
+
+async def test_an_error_that_only_the_worker_knows_comes_back_in_words(tmp_path):
+    (tmp_path / "plugin_of_a_worker.py").write_text(PLUGIN, encoding="utf-8")
+    error = await fail_one(stages.fail_in_a_plugin, config={"folder": str(tmp_path)})
+    assert type(error) is RemoteError
+    assert (error.problem, error.kind) == ("PluginError: no licence", "PluginError")
+    assert "in fail_in_a_plugin" in error.traceback
+
+
+async def test_an_error_keeps_its_type_where_only_the_worker_knows_its_cause(tmp_path):
+    (tmp_path / "plugin_of_a_worker.py").write_text(PLUGIN, encoding="utf-8")
+    error = await fail_one(stages.fail_because_of_a_plugin, config={"folder": str(tmp_path)})
+    assert (type(error), str(error)) == (ValueError, "the plugin failed")
+    assert "plugin_of_a_worker.PluginError: no licence" in error.__notes__[0]
+
+
+async def test_an_error_from_the_depth_is_restarted_by_its_type():
+    result = await run_one(stages.fail_deep_at_first, restart=Restart(max_restarts=1, on=ValueError))
+    assert result.data("a") == {"attempt": 2}
+
+
+async def test_a_coroutine_that_is_returned_is_named():
+    error = await fail_one(stages.return_a_coroutine, restart=AGAIN)
+    problem = "it returned the coroutine 'return_a_coroutine.<locals>.helper'"
+    hint = "await it, or define the stage with `async def`"
+    assert str(error) == f"pipeline 'p', stage 'a': {problem}; {hint}"
+
+
+async def test_a_stage_that_cleans_up_sees_how_another_process_failed():
+    place = processes(1)
+    pipeline = (
+        Pipeline("p")
+        .with_stage("broken", stages.fail_oddly, placement=place, restart=AGAIN)
+        .with_stage("look", stages.look, dependencies="broken", trigger=Trigger.ALL_DONE, placement=place)
+    )
+    result = await pipeline.run(continue_on_failure=True)
+    assert result.data("look")["failures"] == {"broken": str(result.failures["broken"])}
+    assert "OddError" in str(result.failures["broken"])

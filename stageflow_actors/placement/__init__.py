@@ -1,9 +1,9 @@
 """Where stages run: `placement=` of a stage.
 
 Without one, an async stage runs in the run's loop and a plain `def` in a thread of its supervisor. `threads` is a pool
-of threads of its own, `processes` puts plain functions on all cores and needs the extra of that name. For stages that
-await asyncio there is `asyncio_loop` in `stageflow_actors.embed.asyncio`. A placement of your own is a `Placement` that
-opens a `Site`; a `RunnerForm` and a `Host` are what it is given.
+of threads of its own, `processes` puts plain functions on all cores. For stages that await asyncio there is
+`asyncio_loop` in `stageflow_actors.embed.asyncio`. A placement of your own is a `Placement` that opens a `Site`; a
+`RunnerForm` and a `Host` are what it is given.
 """
 
 from stageflow_actors._actor import Host

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextvars
 import os
-import sys
 from contextlib import asynccontextmanager
-from functools import partial
 from typing import TYPE_CHECKING, Any, final
 
 import attrs
@@ -14,17 +11,21 @@ import trio
 
 from stageflow_actors._placement import Placement, Site
 from stageflow_actors._validation import refuse, require_count, require_seconds
-from stageflow_actors.errors import MissingExtraError, NotPicklableError
+from stageflow_actors.errors import NotPicklableError
 
-from ._parcel import Carrier, pack, pack_order, unpack_reply
+from ._carrying import make_carrier
+from ._parcel import pack, pack_order, require_picklable, unpack_reply
 from ._workers import Pool
 
 if TYPE_CHECKING:
+    import contextvars
     from collections.abc import AsyncIterator, Callable, Iterable
 
     from stageflow_actors import StageContext
     from stageflow_actors._actor import Host
     from stageflow_actors._stage import RunnerForm
+
+    from ._parcel import Carrier
 
 
 def processes(
@@ -55,70 +56,16 @@ def processes(
             modules, with values that can be pickled, and a `Carrier` for each other thing.
 
     Raises:
-        MissingExtraError: The extra `processes` is not installed.
         PipelineValidationError: An option cannot be.
     """
-    _require_extra()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     count = cores if max_workers is None else require_count("max_workers", max_workers)
     require_seconds("idle_timeout", idle_timeout)
     if initializer is not None:
         if not callable(initializer):
             refuse(f"initializer must be a function, not {initializer!r}")
-        _require_picklable("initializer", initializer)
-    return ProcessPlacement(count, initializer, idle_timeout, tuple(_make_carrier(each) for each in carry))
-
-
-def _require_extra() -> None:
-    try:
-        import tblib  # noqa: F401, PLC0415 (it may be missing)
-    except ModuleNotFoundError as error:
-        hint = "install it: pip install 'stageflow-actors[processes]'"
-        raise MissingExtraError(f"processes() needs {error.name}", extra="processes", hint=hint) from error
-
-
-def _require_picklable(what: str, value: object) -> None:
-    try:
-        pack(what, value)
-    except NotPicklableError as error:
-        refuse(error.problem, hint=error.hint)
-
-
-# What is carried along
-
-
-def _make_carrier(carried: object) -> Carrier:
-    if isinstance(carried, Carrier):
-        _require_picklable("the restore of a Carrier", carried.restore)
-        return carried
-    if not isinstance(carried, contextvars.ContextVar):
-        refuse(f"carry takes context variables and Carriers, not {carried!r}")
-    module = _find_module(carried)
-    return Carrier(partial(_capture, carried), partial(_restore, *module))
-
-
-def _find_module(variable: contextvars.ContextVar[Any]) -> tuple[str, str]:
-    """Return the module that a context variable is a global of, and its name there: so it is found in a worker."""
-    for module, loaded in list(sys.modules.items()):
-        for name, value in list(getattr(loaded, "__dict__", {}).items()):
-            if value is variable:
-                return module, name
-    hint = "make it one, or carry what is needed of it with a Carrier"
-    refuse(f"the context variable {variable.name!r} is no global of a module", hint=hint)
-
-
-def _capture(variable: contextvars.ContextVar[Any]) -> tuple[Any, ...]:
-    """Return the value in a tuple, which is empty where there is none."""
-    try:
-        return (variable.get(),)
-    except LookupError:
-        return ()
-
-
-def _restore(module: str, name: str, captured: tuple[Any, ...]) -> None:
-    for value in captured:
-        variable: contextvars.ContextVar[Any] = getattr(sys.modules[module], name)
-        variable.set(value)
+        require_picklable("initializer", initializer)
+    return ProcessPlacement(count, initializer, idle_timeout, tuple(make_carrier(each) for each in carry))
 
 
 @final
