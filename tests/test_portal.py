@@ -24,7 +24,7 @@ from stageflow_actors import (
     Supervisor,
     parallel_stages,
 )
-from stageflow_actors.embed._options import SupervisorOptions
+from stageflow_actors.embed._options import RunOptions, SpawnOptions, SupervisorOptions
 from stageflow_actors.embed.asyncio import SupervisorPortal
 from stageflow_actors.errors import ActorStartError, StrayCancelledError, SupervisorClosedError
 
@@ -437,23 +437,22 @@ def test_bad_options_are_refused_before_anything_starts(open_portal):
     assert list_threads() == []
 
 
-def test_its_options_are_those_of_the_supervisor():
-    options = [name for name in inspect.signature(Supervisor.__init__).parameters if name != "self"]
-    assert list(SupervisorOptions.__annotations__) == options
-
-
-@pytest.mark.parametrize("name", ["run", "start", "spawn"])
-def test_the_arguments_are_those_of_the_supervisor(name):
-    ours, theirs = (inspect.signature(getattr(each, name)).parameters for each in (SupervisorPortal, Supervisor))
-    assert list(ours) == list(theirs)
-    assert [each.default for each in ours.values() if each.name != "mailbox"] == [
-        each.default for each in theirs.values() if each.name != "mailbox"
-    ]
-
-
-def test_the_arguments_of_follow_are_those_of_start_and_its_bound():
-    follow, start = (list(inspect.signature(each).parameters) for each in (SupervisorPortal.follow, Supervisor.start))
-    assert follow == [*start, "max_queued"]
+@pytest.mark.parametrize(
+    ("options", "function", "given"),
+    [
+        (SupervisorOptions, Supervisor.__init__, {"self"}),
+        (RunOptions, Supervisor.run, {"self", "pipeline", "snapshot"}),
+        (RunOptions, Supervisor.start, {"self", "pipeline", "snapshot"}),
+        (SpawnOptions, Supervisor.spawn, {"self", "runner", "name"}),
+    ],
+)
+def test_the_options_are_those_of_the_supervisor(options, function, given):
+    parameters = inspect.signature(function).parameters
+    assert list(options.__annotations__) == [name for name in parameters if name not in given]
+    assert {name: str(each) for name, each in options.__annotations__.items()} == {
+        name: f"ForwardRef({parameters[name].annotation!r}, module='stageflow_actors.embed._options')"
+        for name in options.__annotations__
+    }
 
 
 def test_several_portals_in_one_loop_know_nothing_of_each_other():

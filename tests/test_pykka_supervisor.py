@@ -145,8 +145,8 @@ def test_what_a_stage_exits_with_is_raised_where_the_run_is_awaited(proxy):
 def test_what_cannot_be_run_is_raised_by_the_future(proxy):
     with pytest.raises(PipelineValidationError, match="other"):
         proxy.run(adding, {"n": 1}, targets="other").get(timeout=FOREVER)
-    with pytest.raises(TypeError):
-        proxy.run(adding, other=1)
+    with pytest.raises(TypeError, match="other"):
+        proxy.run(adding, other=1).get(timeout=FOREVER)
 
 
 def test_context_variables_cross_into_every_kind_of_stage(proxy):

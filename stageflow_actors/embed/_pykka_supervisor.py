@@ -16,13 +16,13 @@ from ._pykka_resident import PykkaResident
 from ._pykka_run import run_observed, start_run
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
     from typing import Self
 
-    from stageflow_actors import ContextSnapshot, Intensity, Pipeline, RunResult, StageOutput
+    from stageflow_actors import ContextSnapshot, Pipeline, RunResult
     from stageflow_actors._stage import Runner
 
-    from ._options import SupervisorOptions
+    from ._options import RunOptions, SpawnOptions, SupervisorOptions
     from ._pykka_run import PykkaRun
 
 S = TypeVar("S", bound="SupervisorActor")
@@ -123,44 +123,28 @@ class SupervisorProxy(pykka.ActorProxy[S]):
         pipeline: Pipeline,
         snapshot: ContextSnapshot[Any] | Mapping[str, Any] | None = None,
         *,
-        continue_on_failure: bool = False,
-        timeout: float | None = None,
-        intensity: Intensity | None = None,
-        targets: Iterable[str] | None = None,
-        overrides: Mapping[str, StageOutput | Mapping[str, Any]] | None = None,
         events_to: pykka.ActorRef[Any] | None = None,
         max_queued: int = 4096,
+        **options: Unpack[RunOptions],
     ) -> pykka.Future[RunResult]:
         """Run a pipeline; return the future of its result, which raises what `Supervisor.run` raises.
 
         The timeout of the future's `get` only ends the waiting; `timeout` here ends the run.
 
         Args:
-            pipeline: As for `Supervisor.run`, and so are the others up to `overrides`.
+            pipeline: What to run.
             snapshot: The message for every stage.
-            continue_on_failure: Whether a failing stage isolates the stages that need it, and the result is returned.
-            timeout: Seconds for the whole run, after which what had completed is returned.
-            intensity: How often its stages may be restarted together.
-            targets: The stages that are wanted.
-            overrides: Outputs of stages that are given instead of run.
             events_to: A pykka actor that is told each event of the run, in order, all of them before the future is set.
                 Its `on_receive` gets them. The run is a started one then: a stage that raises what is no `Exception`
                 ends the supervisor.
             max_queued: How many messages may be in that actor's inbox. Events beyond are dropped, as are those for an
                 actor that has stopped; how many is logged at the end of the run, which is not disturbed.
+            options: The other options of `Supervisor.run`, such as `continue_on_failure` and `timeout`.
         """
         desk = self._desk
-        arguments = (pipeline, snapshot)
-        options: dict[str, Any] = {
-            "continue_on_failure": continue_on_failure,
-            "timeout": timeout,
-            "intensity": intensity,
-            "targets": targets,
-            "overrides": overrides,
-        }
         if events_to is None:
-            return desk.call(partial(desk.supervisor.run, *arguments, **options))
-        start = partial(desk.supervisor.start, *arguments, **options)
+            return desk.call(partial(desk.supervisor.run, pipeline, snapshot, **options))
+        start = partial(desk.supervisor.start, pipeline, snapshot, **options)
         return desk.call(partial(run_observed, start, events_to, max_queued))
 
     def start_run(
@@ -168,32 +152,19 @@ class SupervisorProxy(pykka.ActorProxy[S]):
         pipeline: Pipeline,
         snapshot: ContextSnapshot[Any] | Mapping[str, Any] | None = None,
         *,
-        continue_on_failure: bool = False,
-        timeout: float | None = None,
-        intensity: Intensity | None = None,
-        targets: Iterable[str] | None = None,
-        overrides: Mapping[str, StageOutput | Mapping[str, Any]] | None = None,
         events_to: pykka.ActorRef[Any] | None = None,
         max_queued: int = 4096,
+        **options: Unpack[RunOptions],
     ) -> pykka.Future[PykkaRun]:
         """Start a run in the background; return the future of a handle on it, set when it is admitted.
 
         Arguments as in `run`. The future raises `PipelineValidationError` and `OverloadedError`: nothing has started
         then. What the run itself ends with, the handle's `result()` says.
         """
-        start = partial(
-            self._desk.supervisor.start,
-            pipeline,
-            snapshot,
-            continue_on_failure=continue_on_failure,
-            timeout=timeout,
-            intensity=intensity,
-            targets=targets,
-            overrides=overrides,
-        )
+        start = partial(self._desk.supervisor.start, pipeline, snapshot, **options)
         return start_run(self._desk, start, events_to, max_queued)
 
-    def spawn(self, runner: Runner, *, name: str, **options: Any) -> pykka.Future[PykkaResident]:
+    def spawn(self, runner: Runner, *, name: str, **options: Unpack[SpawnOptions]) -> pykka.Future[PykkaResident]:
         """Start a stage as a resident actor; return the future of it, set when it is up.
 
         Args:

@@ -11,11 +11,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Self, Unpack, final
+from typing import TYPE_CHECKING, Any, Self, Unpack, final
 
 import trio
 
-from stageflow_actors import Mailbox, Supervisor
+from stageflow_actors import Supervisor
 from stageflow_actors._validation import require_count
 from stageflow_actors.errors import SupervisorClosedError
 
@@ -25,28 +25,22 @@ from ._handles import FollowedRun, PortalActor, PortalEvents, PortalRun
 from ._loop import SupervisorLoop
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Mapping
+    from collections.abc import AsyncIterator, Mapping
     from types import TracebackType
 
     from stageflow_actors import (
         ActorRef,
         ContextSnapshot,
         EventStream,
-        Intensity,
-        Restart,
         Run,
         Runner,
         RunResult,
-        StageOutput,
     )
     from stageflow_actors._definition import PipelineDefinition
-    from stageflow_actors._scopes import Policy
     from stageflow_actors.events import Event
     from stageflow_actors.statistics import SupervisorStatistics
 
-    from ._options import SupervisorOptions
-
-_DEFAULT_MAILBOX: Final = Mailbox()
+    from ._options import RunOptions, SpawnOptions, SupervisorOptions
 
 
 @final
@@ -93,12 +87,7 @@ class SupervisorPortal:
         self,
         pipeline: PipelineDefinition,
         snapshot: ContextSnapshot[Any] | Mapping[str, Any] | None = None,
-        *,
-        continue_on_failure: bool = False,
-        timeout: float | None = None,
-        intensity: Intensity | None = None,
-        targets: Iterable[str] | None = None,
-        overrides: Mapping[str, StageOutput | Mapping[str, Any]] | None = None,
+        **options: Unpack[RunOptions],
     ) -> RunResult:
         """Run a pipeline and return what came of it; arguments as in `Supervisor.run`.
 
@@ -114,28 +103,13 @@ class SupervisorPortal:
             SupervisorClosedError: The portal is not open, or was left meanwhile.
             RuntimeError: Called from elsewhere than a task of the loop that the portal was entered in.
         """
-        run = partial(
-            self._supervisor.run,
-            pipeline,
-            snapshot,
-            continue_on_failure=continue_on_failure,
-            timeout=timeout,
-            intensity=intensity,
-            targets=targets,
-            overrides=overrides,
-        )
-        return await self._bridge.call(run)
+        return await self._bridge.call(partial(self._supervisor.run, pipeline, snapshot, **options))
 
     async def start(
         self,
         pipeline: PipelineDefinition,
         snapshot: ContextSnapshot[Any] | Mapping[str, Any] | None = None,
-        *,
-        continue_on_failure: bool = False,
-        timeout: float | None = None,
-        intensity: Intensity | None = None,
-        targets: Iterable[str] | None = None,
-        overrides: Mapping[str, StageOutput | Mapping[str, Any]] | None = None,
+        **options: Unpack[RunOptions],
     ) -> PortalRun:
         """Start a run in the background and return a handle on it; arguments as in `Supervisor.run`.
 
@@ -151,15 +125,7 @@ class SupervisorPortal:
         bridge = self._bridge
 
         async def begin() -> Run:
-            run = self._supervisor.start(
-                pipeline,
-                snapshot,
-                continue_on_failure=continue_on_failure,
-                timeout=timeout,
-                intensity=intensity,
-                targets=targets,
-                overrides=overrides,
-            )
+            run = self._supervisor.start(pipeline, snapshot, **options)
             bridge.keep_open(run.wait_ended)
             return run
 
@@ -174,12 +140,8 @@ class SupervisorPortal:
         pipeline: PipelineDefinition,
         snapshot: ContextSnapshot[Any] | Mapping[str, Any] | None = None,
         *,
-        continue_on_failure: bool = False,
-        timeout: float | None = None,
-        intensity: Intensity | None = None,
-        targets: Iterable[str] | None = None,
-        overrides: Mapping[str, StageOutput | Mapping[str, Any]] | None = None,
         max_queued: int = 4096,
+        **options: Unpack[RunOptions],
     ) -> AsyncIterator[FollowedRun]:
         """Run a pipeline as long as a block, and read its events; arguments as in `Supervisor.run`.
 
@@ -201,15 +163,7 @@ class SupervisorPortal:
         left = trio.Event()
 
         async def begin() -> tuple[Run, EventStream[Event]]:
-            run = self._supervisor.start(
-                pipeline,
-                snapshot,
-                continue_on_failure=continue_on_failure,
-                timeout=timeout,
-                intensity=intensity,
-                targets=targets,
-                overrides=overrides,
-            )
+            run = self._supervisor.start(pipeline, snapshot, **options)
             stream = run.events(max_queued=bound)
             bridge.keep_open(left.wait)
             return run, stream
@@ -245,14 +199,7 @@ class SupervisorPortal:
         runner: Runner,
         *,
         name: str,
-        restart: Restart | None = None,
-        policy: Policy = "transient",
-        mailbox: Mailbox = _DEFAULT_MAILBOX,
-        depends_on: str | ActorRef | Iterable[str | ActorRef] = (),
-        shutdown: float = 5.0,
-        pool: int = 1,
-        max_deliveries: int = 1,
-        idempotent: bool = False,
+        **options: Unpack[SpawnOptions],
     ) -> PortalActor:
         """Start a stage as a resident actor, such as a model that is slow to load; arguments as in `Supervisor.spawn`.
 
@@ -265,19 +212,7 @@ class SupervisorPortal:
             RuntimeError: Called from elsewhere than a task of the loop that the portal was entered in.
         """
         bridge = self._bridge
-        spawn = partial(
-            self._supervisor.spawn,
-            runner,
-            name=name,
-            restart=restart,
-            policy=policy,
-            mailbox=mailbox,
-            depends_on=depends_on,
-            shutdown=shutdown,
-            pool=pool,
-            max_deliveries=max_deliveries,
-            idempotent=idempotent,
-        )
+        spawn = partial(self._supervisor.spawn, runner, name=name, **options)
 
         def drop(ref: ActorRef) -> None:
             with contextlib.suppress(SupervisorClosedError):  # which stops it too
