@@ -11,12 +11,12 @@ import reprlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, final
 
-import attrs
 import trio
 from trio.lowlevel import Task, current_task, disable_ki_protection
 
 from ._graph import DIRECT_CLASS, DIRECT_FUNCTION
 from ._output import EMPTY_OUTPUT, StageOutput, make_ok
+from ._placement import Lodger
 from ._threads import ThreadedCall, apart
 from .errors import NurseryLeftOpenError, StageReturnTypeError, StageTimeoutError
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from types import TracebackType
 
-    from ._placement import Placement, Site
     from ._shutdown import Shutdown
     from ._stage import RunnerForm, StageContext, StageInputs
 
@@ -118,32 +117,6 @@ class Entered:
 
 def _nothing() -> None:
     pass
-
-
-@final
-@attrs.frozen
-class Host:
-    """What a run lends to an attempt that is more than one await."""
-
-    threads: trio.CapacityLimiter
-    """Where a thread gets its place."""
-    shutdown: Shutdown
-    """The run's budget."""
-    note_start: Callable[[], None]
-    """Called when a plain function has its thread; an async one has started already."""
-    keep: Callable[[], Callable[[], None]]
-    """Called when its thread is abandoned, to keep what the attempt holds; returns what gives it back."""
-    reach: Callable[[Placement], Awaitable[Site]]
-    """Gives an open placement."""
-    placement: Placement | None
-    """Where the attempt runs; None for the loop or, of a plain function, a thread of the supervisor."""
-
-
-class Lodger:
-    """A managed stage of the library's own that uses what the run lends to its attempt."""
-
-    host: Host | None = None
-    """None in a resident actor."""
 
 
 async def perform(

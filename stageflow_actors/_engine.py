@@ -20,7 +20,7 @@ import attrs
 import trio
 from trio.lowlevel import Abort, current_task, enable_ki_protection
 
-from ._actor import Host, ask, call_class, call_function, close_nurseries, run_special, split_cancelled, to_output
+from ._actor import ask, call_class, call_function, close_nurseries, run_special, split_cancelled, to_output
 from ._announcer import Announcer
 from ._bag import Attempt, OutputBag, StageFailure, describe_error
 from ._failures import make_failed, make_overloaded, make_stray
@@ -30,6 +30,7 @@ from ._graph import DIRECT_CLASS, DIRECT_FUNCTION
 from ._healing import Healing
 from ._items import Loan, run_items
 from ._output import StageOutput, StageStatus, make_ok
+from ._placement import Host
 from ._policy import (
     ABANDONED,
     CANCELLED,

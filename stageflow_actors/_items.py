@@ -13,12 +13,13 @@ import attrs
 import trio
 from trio.lowlevel import disable_ki_protection, enable_ki_protection
 
-from ._actor import Host, perform, split_cancelled
+from ._actor import perform, split_cancelled
 from ._bag import Attempt, StageFailure, describe_error
 from ._failures import make_failed, make_stray
 from ._graph import adapt_runner, find_direct
 from ._limiter import Waiter
 from ._output import StageOutput, StageStatus
+from ._placement import Host
 from ._policy import ABANDONED, CANCELLED, FAILED, NO_FAILURES, OK, SKIPPED, Directive
 from ._snapshot import with_item
 from ._stage import StageContext

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, final
+
+import attrs
 
 from ._stage import RunnerForm, bind_runner, inspect_runner
 from ._validation import refuse
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
     from contextlib import AbstractAsyncContextManager
 
-    from ._actor import Host
+    import trio
+
+    from ._shutdown import Shutdown
     from ._stage import StageContext
 
 
@@ -48,6 +52,32 @@ class Placement(ABC):
         opened: when the supervisor is left before it is open. One that ends by itself is opened again when a stage
         needs it.
         """
+
+
+@final
+@attrs.frozen
+class Host:
+    """What a run lends to an attempt that is more than one await."""
+
+    threads: trio.CapacityLimiter
+    """Where a thread gets its place."""
+    shutdown: Shutdown
+    """The run's budget."""
+    note_start: Callable[[], None]
+    """Called when a plain function has its thread; an async one has started already."""
+    keep: Callable[[], Callable[[], None]]
+    """Called when its thread is abandoned, to keep what the attempt holds; returns what gives it back."""
+    reach: Callable[[Placement], Awaitable[Site]]
+    """Gives an open placement."""
+    placement: Placement | None
+    """Where the attempt runs; None for the loop or, of a plain function, a thread of the supervisor."""
+
+
+class Lodger:
+    """A managed stage of the library's own that uses what the run lends to its attempt."""
+
+    host: Host | None = None
+    """None in a resident actor."""
 
 
 class Site(ABC):

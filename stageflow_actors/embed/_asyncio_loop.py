@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
     from stageflow_actors import StageContext
-    from stageflow_actors._actor import Host
+    from stageflow_actors._placement import Host
     from stageflow_actors._shutdown import Shutdown
     from stageflow_actors._stage import RunnerForm
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from stageflow_actors import StageContext
-    from stageflow_actors._actor import Host
+    from stageflow_actors._placement import Host
 
 _logger: Final = logging.getLogger("stageflow_actors")
 

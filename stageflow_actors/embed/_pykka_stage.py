@@ -15,8 +15,8 @@ import trio
 from trio.lowlevel import enable_ki_protection, wait_task_rescheduled
 
 from stageflow_actors import StageKind
-from stageflow_actors._actor import Lodger
 from stageflow_actors._bag import describe_error
+from stageflow_actors._placement import Lodger
 from stageflow_actors._validation import refuse, require_seconds
 
 from ._pykka_life import Life, Plan, Request, StagedActor

@@ -6,8 +6,7 @@ of threads of its own, `processes` puts plain functions on all cores. For stages
 `RunnerForm` and a `Host` are what it is given.
 """
 
-from stageflow_actors._actor import Host
-from stageflow_actors._placement import Placement, Site
+from stageflow_actors._placement import Host, Placement, Site
 from stageflow_actors._stage import RunnerForm
 
 from ._parcel import Carrier

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable
 
     from stageflow_actors import StageContext
-    from stageflow_actors._actor import Host
+    from stageflow_actors._placement import Host
     from stageflow_actors._stage import RunnerForm
 
     from ._parcel import Carrier
