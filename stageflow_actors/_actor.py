@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from types import TracebackType
 
+    from ._placement import Host
     from ._shutdown import Shutdown
     from ._stage import RunnerForm, StageContext, StageInputs
 
