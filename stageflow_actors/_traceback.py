@@ -24,7 +24,8 @@ _MAY_BE_SUSPENDED = inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
 def drop_own_frames(error: BaseException) -> None:
     """Take the runtime's own frames out of the tracebacks of an error and of all those behind it."""
     for other in _list_errors(error):
-        other.__traceback__ = _without_own(other.__traceback__)
+        # Not `other.__traceback__ =`: an error may be a frozen dataclass, which refuses that.
+        BaseException.with_traceback(other, _without_own(other.__traceback__))
 
 
 def clear_own_frames(error: BaseException, owner: object) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+from dataclasses import dataclass
 from functools import partial
 
 import trio
@@ -128,3 +129,18 @@ def test_what_a_stage_raised_shows_the_users_lines_only():
         result = trio.run(partial(pipeline.run, continue_on_failure=True))
         for failure in result.failures.values():
             assert frames(failure.error) == [name, "boom"]
+
+
+@dataclass(frozen=True)
+class FrozenError(Exception):
+    code: int
+
+
+async def test_a_frozen_error_is_a_failure_like_any():
+    async def fail(ctx):
+        raise FrozenError(7)
+
+    result = await Pipeline("p").with_stage("a", fail).run(continue_on_failure=True)
+    error = result.failures["a"].error
+    assert error == FrozenError(7)
+    assert [frame.name for frame in traceback.extract_tb(error.__traceback__)] == ["fail"]
