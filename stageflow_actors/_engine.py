@@ -23,7 +23,7 @@ from trio.lowlevel import Abort, current_task, enable_ki_protection
 from ._actor import ask, call_class, call_function, close_nurseries, run_special, split_cancelled, to_output
 from ._announcer import Announcer
 from ._bag import Attempt, OutputBag, StageFailure, describe_error
-from ._failures import make_failed, make_overloaded, make_stray
+from ._failures import advise, make_failed, make_overloaded, make_stray
 from ._fanout import FanOutLimiterStage
 from ._gates import Gates
 from ._graph import DIRECT_CLASS, DIRECT_FUNCTION
@@ -701,6 +701,7 @@ class Engine:
 
     def _locate(self, stage: int, error: BaseException) -> None:
         drop_own_frames(error)
+        advise(error)
         if isinstance(error, StageflowError):
             number = self._bag.count_attempts(stage)
             error.locate(pipeline=self._graph.pipeline, stage=self._graph.names[stage], attempt=number)

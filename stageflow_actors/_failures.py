@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ._bag import describe_error, safe_str
 from ._output import StageOutput, StageStatus
@@ -44,6 +44,20 @@ def make_stray(cancelled: BaseException) -> StrayCancelledError:
     )
     error.__context__ = cancelled
     return error
+
+
+_AWAITS_ASYNCIO: Final = (
+    "the stage awaits asyncio, and runs on trio: "
+    "give it placement=asyncio_loop(...), from stageflow_actors.embed.asyncio"
+)
+
+
+def advise(error: BaseException) -> None:
+    """Add a note to an error that says less than is known of it: asyncio's, of a stage that awaits it on trio."""
+    if type(error) is not RuntimeError or error.args != ("no running event loop",):
+        return
+    if _AWAITS_ASYNCIO not in getattr(error, "__notes__", ()):
+        error.add_note(_AWAITS_ASYNCIO)
 
 
 def name_window(limit: Restart | Intensity) -> str:

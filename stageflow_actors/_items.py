@@ -15,7 +15,7 @@ from trio.lowlevel import disable_ki_protection, enable_ki_protection
 
 from ._actor import perform, split_cancelled
 from ._bag import Attempt, StageFailure, describe_error
-from ._failures import make_failed, make_stray
+from ._failures import advise, make_failed, make_stray
 from ._graph import adapt_runner, find_direct
 from ._limiter import Waiter
 from ._output import StageOutput, StageStatus
@@ -386,6 +386,7 @@ class FanOut:
         """Decide what becomes of an item that failed; return the seconds after which it is run again, where it is."""
         loan = self._loan
         drop_own_frames(error)
+        advise(error)
         if isinstance(error, StageflowError):
             error.locate(pipeline=loan.pipeline, stage=item.name, attempt=item.number)
         ended = loan.now()

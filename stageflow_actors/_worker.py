@@ -19,7 +19,7 @@ from trio.lowlevel import (
 from ._actor import Entered, call_function, close_nurseries, make_instance, split_cancelled, to_output
 from ._bag import describe_error
 from ._child import DOWN, LEAVING, STARTING, UP, Unit
-from ._failures import make_stray
+from ._failures import advise, make_stray
 from ._messages import BEGUN, Message
 from ._output import StageOutput, make_ok
 from ._policy import Directive
@@ -243,6 +243,7 @@ class Worker(Unit):
                 raise error  # what it was cancelled for is seen when it has left; the message is let go of then
             remains = make_stray(error)
         drop_own_frames(remains)
+        advise(remains)
         if isinstance(remains, StageflowError):
             remains.locate(actor=self.resident.path)
         self.message = None

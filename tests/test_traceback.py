@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import traceback
 from dataclasses import dataclass
 from functools import partial
 
+import pytest
 import trio
 
-from stageflow_actors import Pipeline
+from stageflow_actors import FanOutLimiterStage, Limiter, Pipeline, Supervisor
 from stageflow_actors._traceback import drop_own_frames
 
 
@@ -144,3 +146,22 @@ async def test_a_frozen_error_is_a_failure_like_any():
     error = result.failures["a"].error
     assert error == FrozenError(7)
     assert [frame.name for frame in traceback.extract_tb(error.__traceback__)] == ["fail"]
+
+
+async def test_a_stage_that_awaits_asyncio_on_trio_is_told_what_to_do():
+    async def sleep(ctx):
+        await asyncio.sleep(1)
+
+    note = (
+        "the stage awaits asyncio, and runs on trio: "
+        "give it placement=asyncio_loop(...), from stageflow_actors.embed.asyncio"
+    )
+    fan = FanOutLimiterStage(sleep, items=[1], limiter=Limiter(1), on_item_failure="collect")
+    result = await Pipeline("p").with_stage("a", sleep).with_stage("fan", fan).run(continue_on_failure=True)
+    assert result.failures["a"].error.__notes__ == [note]
+    assert result.data("fan")["failures"][0].error.__notes__ == [note]
+    async with Supervisor() as supervisor:
+        ref = await supervisor.spawn(sleep, name="actor")
+        with pytest.raises(RuntimeError, match="no running event loop") as caught:
+            await ref.ask()
+    assert caught.value.__notes__ == [note]
