@@ -189,5 +189,6 @@ class Sites:
 
     def close(self) -> None:
         """Have all closed; their tasks end with that."""
+        del self._give_up  # it leads back to the supervisor; those that are open have it
         for tenure in self._tenures.values():
             tenure.leave()

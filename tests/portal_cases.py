@@ -39,18 +39,17 @@ def run(main):
         assert left == set()
         return returned
 
-    before = list_sockets()
+    before, threads = list_sockets(), list_threads()
     returned = asyncio.run(checked())
-    assert list_threads() == []
+    assert list_threads() - threads == set()
     gc.collect()
     assert list_sockets() == before
     return returned
 
 
 def list_threads():
-    """Return the names of all threads but this one and the idle ones that trio keeps for a while."""
-    names = [thread.name for thread in threading.enumerate() if thread is not threading.current_thread()]
-    return [name for name in names if not name.startswith("Trio thread")]
+    """Return all threads but the idle ones that trio keeps for a while."""
+    return {thread for thread in threading.enumerate() if not thread.name.startswith("Trio thread")}
 
 
 def list_sockets():
