@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib.util
 import os
 import re
@@ -20,6 +21,7 @@ from web_cases import PATIENCE, ROOT, Served, open_client, read_events, serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 SCRIPT = "fastapi_app/main.py"
 ENDLESS = {"cities": ["Oslo"], "delay": 60}
@@ -286,3 +288,35 @@ def test_the_script_explains_itself() -> None:
     shown = CliRunner().invoke(example.main, ["--help"])
     assert shown.exit_code == 0
     assert "--max-queued INTEGER" in shown.output
+
+
+BROKEN = """
+import sys
+
+sys.path.insert(0, {folder!r})
+import main
+
+
+async def forget(self, ctx):
+    raise MemoryError("the model is gone")
+
+
+main.Forecaster.execute = forget
+main.main()
+"""
+
+
+def test_a_supervisor_that_gives_up_ends_the_server(tmp_path: Path) -> None:
+    script = tmp_path / "broken.py"
+    script.write_text(BROKEN.format(folder=str(ROOT / "examples" / "fastapi_app")), encoding="utf-8")
+    with serving(str(script), "--quiet") as served:
+        for _ in range(3):
+            report = served.client.post("/reports", json={"cities": ["Oslo"], "delay": 0}).json()
+            assert (report["outlook"], report["ranking"]) == (None, [{"city": "Oslo", "celsius": 6}])
+        with contextlib.suppress(httpx.HTTPError):  # over which it may answer, or end first
+            served.client.post("/reports", json={"cities": ["Oslo"], "delay": 0})
+        out, err = served.process.communicate(timeout=PATIENCE)
+    assert served.process.returncode == 1
+    assert out == ""
+    assert "RestartIntensityError: the supervisor has had 3 restarts within 5 s" in err
+    assert err.endswith("Error: the supervisor gave up, see above\n")

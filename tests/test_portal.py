@@ -478,7 +478,8 @@ def test_a_thread_has_one_guest():
             assert (await portal.run(greeting, {"user": "ada"})).ok
         assert str(caught.value) == (
             "a portal cannot be the guest of a thread that runs trio already; "
-            "leave the portal that is its guest first, or leave out guest=True"
+            "leave the portal that is its guest first, or leave out guest=True; "
+            "a thread whose loop was closed under such a portal can have no other"
         )
         async with SupervisorPortal(guest=True) as portal:
             assert (await portal.run(greeting, {"user": "ada"})).ok

@@ -284,3 +284,18 @@ def test_a_cancelled_run_tells_so(open_portal):
             assert (await followed.result()).ended.ending is RunEnding.CANCELLED
 
     run(main)
+
+
+def test_a_followed_run_is_not_heard_by_an_error_that_is_not_its_own(open_portal):
+    async def fail(ctx):
+        raise OSError("disk full")
+
+    async def main():
+        async with open_portal() as portal:
+            with pytest.raises(PipelineFailedError, match="disk full"):
+                async with portal.follow(Pipeline("p").with_stage("a", fail)) as followed:
+                    with pytest.raises(RuntimeError):
+                        await asyncio.to_thread(asyncio.run, followed.result())
+                    assert not followed.was_heard
+
+    run(main)

@@ -162,3 +162,31 @@ def test_a_started_run_that_raises_asyncios_cancellation_does_not_cancel_the_blo
         assert asyncio.current_task().cancelling() == 0
 
     run(main)
+
+
+def test_whoever_calls_while_it_gives_up_is_told_so(open_portal):
+    """At whatever moment; not that a supervisor, of which they know nothing, has been left."""
+
+    async def call(told, make):
+        while True:
+            try:
+                await make()
+            except SupervisorClosedError:
+                told.append(make)
+                return
+
+    async def main():
+        told = []
+        with pytest.raises(RestartIntensityError):
+            async with open_portal(**STRICT) as portal:
+                tasks = [
+                    asyncio.create_task(call(told, make))
+                    for make in [lambda: portal.run(quick), lambda: portal.start(quick)]
+                    for _ in range(5)
+                ]
+                await give_up(portal)
+                await asyncio.Event().wait()
+        await asyncio.gather(*tasks)
+        assert len(told) == 10
+
+    run(main)

@@ -362,7 +362,9 @@ def test_a_supervisor_that_gives_up_stops_the_actor_and_says_why_once(log):
         with pytest.raises((ValueError, pykka.ActorDeadError)):
             broken.ask(timeout=None).get(timeout=FOREVER)
     assert "the supervisor had to end: RestartIntensityError" in str(run.result().get(timeout=FOREVER).ended)
-    assert "the supervisor had to end: RestartIntensityError" in str(waiting.get(timeout=FOREVER).ended)
+    with pytest.raises(pykka.ActorDeadError, match="ended: RestartIntensityError") as caught:
+        waiting.get(timeout=FOREVER)
+    assert isinstance(caught.value.__cause__, RestartIntensityError)
     assert ref.actor_stopped.wait(FOREVER)
     ended = [record for record in log.records if record.getMessage().startswith(f"{ref} ended: RestartIntensityError")]
     assert len(ended) == 1
@@ -481,3 +483,72 @@ def test_what_comes_after_the_last_look_into_an_inbox_is_answered():
     for future in (early, late):
         with pytest.raises(pykka.ActorDeadError, match="the actor stopped before handling the message"):
             future.get(timeout=FOREVER)
+
+
+class Leaving(SupervisorActor):
+    """Raises what is no `Exception`, wherever it is asked to."""
+
+    def boom(self):
+        raise SystemExit(3)
+
+    def on_receive(self, message):
+        raise message
+
+
+def test_a_handler_that_exits_is_answered_and_ends_its_own_actor_alone():
+    ref, other = Leaving.start(), SupervisorActor.start()
+    for ask in (lambda: ref.proxy().boom(), lambda: ref.ask(KeyboardInterrupt(), block=False)):
+        future = ask() if ref.is_alive() else None
+        if future is not None:
+            with pytest.raises(pykka.ActorDeadError):
+                future.get(timeout=FOREVER)
+    assert ref.actor_stopped.wait(FOREVER)
+    assert other.proxy().run(adding, {"n": 1}).get(timeout=FOREVER).ok
+    other.stop()
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), ValueError("no")])
+def test_a_subclass_whose_on_stop_raises_has_stopped_all_the_same(error):
+    class Broken(SupervisorActor):
+        def on_stop(self):
+            raise error
+
+    ref = Broken.start()
+    run = ref.proxy().start_run(endless, {"n": 1}).get(timeout=FOREVER)
+    assert ref.stop(timeout=FOREVER) is True
+    assert run.result().get(timeout=FOREVER).ended.ending is RunEnding.CANCELLED
+
+
+def test_an_interrupt_while_it_starts_leaves_nothing(monkeypatch):
+    real = threading.Thread.start
+
+    def start(self):
+        real(self)
+        if self.name.startswith("SupervisorActor-"):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with pytest.raises(KeyboardInterrupt):
+        SupervisorActor.start()
+    assert pykka.ActorRegistry.get_all() == []
+
+
+def test_a_finalizer_and_a_signal_handler_may_call_while_a_call_is_made(monkeypatch):
+    """They interrupt whatever their thread is doing, so nothing that a call does may keep them waiting for it."""
+    ref = SupervisorActor.start()
+    proxy = ref.proxy()
+    token = proxy._desk.loop._token
+    real = type(token).run_sync_soon
+    inner = []
+
+    def interrupted(self, function, *args):
+        real(self, function, *args)
+        if not inner:
+            inner.append(None)
+            inner.append(proxy.run(adding, {"n": 2}))
+
+    monkeypatch.setattr(type(token), "run_sync_soon", interrupted)
+    assert proxy.run(adding, {"n": 1}).get(timeout=FOREVER).ok
+    assert inner[1].get(timeout=FOREVER).ok
+    monkeypatch.undo()
+    ref.stop()

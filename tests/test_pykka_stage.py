@@ -561,3 +561,24 @@ def test_a_class_whose_signature_is_unknown_is_believed():
 async def test_a_failure_under_fail_fast_is_the_runs():
     with pytest.raises(PipelineFailedError):
         await run_one(doing(lambda _: 3))
+
+
+class Paired(pykka.ThreadingActor):
+    """Starts one of its own class, in its constructor."""
+
+    def __init__(self, *, child=False):
+        super().__init__()
+        self.child = child
+        self.mate = None if child else type(self).start(child=True)
+
+    def execute(self, ctx):
+        return {"child": self.child}
+
+    def on_stop(self):
+        if self.mate is not None:
+            self.mate.stop()
+
+
+async def test_an_actor_that_starts_one_of_its_own_class_is_the_stage_itself():
+    result = await Pipeline("p").with_stage("a", pykka_stage(Paired)).run()
+    assert result.data("a") == {"child": False}

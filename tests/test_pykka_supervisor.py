@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextvars
 import logging
+import queue
 import subprocess
 import sys
 import threading
@@ -446,3 +447,19 @@ except ImportError as error:
 
 def test_names_are_shown_as_they_are_imported():
     assert repr(SupervisorActor) == "<class 'stageflow_actors.embed.pykka.SupervisorActor'>"
+
+
+def test_a_consumer_whose_inbox_is_full_keeps_nobody_waiting(proxy):
+    class Narrow(pykka.ThreadingActor):
+        @staticmethod
+        def _create_actor_inbox():
+            return queue.Queue(maxsize=1)
+
+        def on_receive(self, event):
+            gate.wait()
+
+    gate = Gate()
+    consumer = Narrow.start()
+    assert proxy.run(adding, {"n": 1}, events_to=consumer).get(timeout=FOREVER).ok
+    gate.opened.set()
+    consumer.stop()

@@ -43,7 +43,7 @@ from stageflow_actors import (
     parallel_stages,
 )
 from stageflow_actors.embed.asyncio import FollowedRun, PortalActor, SupervisorPortal
-from stageflow_actors.errors import SupervisorClosedError
+from stageflow_actors.errors import RestartIntensityError, SupervisorClosedError
 from stageflow_actors.events import Event, RunEnded, RunStopping, StageEmitted, StageEnded, StageRestarting
 
 if TYPE_CHECKING:
@@ -281,13 +281,19 @@ def create_app(*, max_runs: int = 20, max_queued: int = 40, guest: bool = False)
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         options: dict[str, Any] = {"max_runs": max_runs, "max_queued": max_queued, "overflow": "reject"}
-        async with SupervisorPortal(guest=guest, shutdown=2.0, **options) as portal:
-            forecaster = await portal.spawn(Forecaster, name="forecaster")
-            counter = await portal.spawn(count_tasks, name="counter")
-            app.state.service = Service(portal, forecaster, counter)
-            yield
+        try:
+            async with SupervisorPortal(guest=guest, shutdown=2.0, **options) as portal:
+                forecaster = await portal.spawn(Forecaster, name="forecaster")
+                counter = await portal.spawn(count_tasks, name="counter")
+                app.state.service = Service(portal, forecaster, counter)
+                yield
+        except RestartIntensityError:
+            # uvicorn would go on without a lifespan, and every request be answered with 503.
+            app.state.give_up()
+            raise
 
     app = FastAPI(title="Weather reports", lifespan=lifespan)
+    app.state.give_up = lambda: None
     app.add_middleware(NameRequests)
 
     @app.exception_handler(OverloadedError)
@@ -365,6 +371,12 @@ class StampRecords(logging.Filter):
 class Server(uvicorn.Server):
     """Says where it serves, and ends the streams before it waits for the connections, which they would keep open."""
 
+    gave_up = False
+
+    def give_up(self) -> None:
+        """Stop serving, because there is no supervisor any more."""
+        self.gave_up = self.should_exit = True
+
     async def startup(self, sockets: Any = None) -> None:
         await super().startup(sockets)
         port = self.servers[0].sockets[0].getsockname()[1]
@@ -392,10 +404,14 @@ def main(*, port: int, max_runs: int, max_queued: int, guest: bool, quiet: bool)
     served = create_app(max_runs=max_runs, max_queued=max_queued, guest=guest)
     # Logging stays as it is; clients that do not read are cut off within the graceful timeout.
     options: dict[str, Any] = {"log_config": None, "access_log": not quiet, "timeout_graceful_shutdown": int(GRACE) + 1}
+    server = Server(uvicorn.Config(served, host="127.0.0.1", port=port, **options))
+    served.state.give_up = server.give_up
     try:
-        Server(uvicorn.Config(served, host="127.0.0.1", port=port, **options)).run()
+        server.run()
     except KeyboardInterrupt:  # uvicorn raises it again once it has stopped
         click.echo("stopped")
+    if server.gave_up:
+        raise click.ClickException("the supervisor gave up, see above")
 
 
 if __name__ == "__main__":

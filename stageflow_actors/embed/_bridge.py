@@ -61,6 +61,7 @@ class Bridge:
         waiter: _Waiter[T] = _Waiter(self, self._host)
 
         async def perform() -> T:
+            await trio.lowlevel.checkpoint_if_cancelled()  # a supervisor that ends may not be asked any more
             value = await function()
             if not waiter.is_cancelled:  # what ended because the supervisor did is no result, whichever came first
                 await trio.lowlevel.checkpoint_if_cancelled()

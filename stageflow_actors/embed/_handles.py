@@ -195,8 +195,11 @@ class FollowedRun(_RunHandle):
         Raises:
             SupervisorClosedError: The portal has been left.
         """
+        return await self._bridge.call(self._hear, late=True)
+
+    async def _hear(self) -> RunResult:
         try:
-            return await self._bridge.call(self._run.result, late=True)
+            return await self._run.result()
         except Exception:
             self.was_heard = True
             raise

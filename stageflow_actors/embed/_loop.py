@@ -39,11 +39,18 @@ class Call(Generic[T]):
     It starts in the context in which it was made, so that the caller's context variables hold for it.
     """
 
-    __slots__ = ("_context", "_function", "_loop", "_scope", "_settle")
+    __slots__ = ("_context", "_function", "_loop", "_scope", "_settle", "is_late")
 
     def __init__(
-        self, loop: SupervisorLoop, function: Callable[[], Awaitable[T]], settle: Callable[[Settled[T]], None]
+        self,
+        loop: SupervisorLoop,
+        function: Callable[[], Awaitable[T]],
+        settle: Callable[[Settled[T]], None],
+        *,
+        is_late: bool,
     ) -> None:
+        self.is_late = is_late
+        """Whether it is taken also while the supervisor is being left."""
         self._loop = loop
         self._function = function
         self._settle = settle
@@ -81,6 +88,9 @@ class Call(Generic[T]):
 class SupervisorLoop:
     """Keeps a supervisor open on a trio loop: in a thread of its own, or as a guest of another loop.
 
+    Callers take no lock: what interrupts them, a signal handler or a finalizer, may call too. They post, and the loop
+    decides: trio calls whatever it has accepted, and refuses what comes after its end.
+
     Args:
         supervisor: A new one.
         name: What is open and left, in messages: `the portal`.
@@ -104,10 +114,11 @@ class SupervisorLoop:
         self._on_end = on_end
         self._on_give_up = on_give_up
         self._state = _NEW
-        self._lock = threading.Lock()
-        """Of the calls and the state, which callers' threads look at."""
+        """Changed on the loop alone."""
+        self._is_closing = False
+        """Whether a caller wants it to be left."""
         self._calls: set[Call[Any]] = set()
-        """Those that are not settled."""
+        """Those that were begun with and are not settled. Belongs to the loop."""
         self._settled: trio.Event
         """Set when the last of them is, where the loop waits for that."""
         self._token: trio.lowlevel.TrioToken | None = None
@@ -151,14 +162,17 @@ class SupervisorLoop:
         Raises:
             SupervisorClosedError: The supervisor is not open.
         """
-        call = Call(self, function, settle)
-        with self._lock:
-            if self._state is not _OPEN and not (late and self._state is _LEAVING):
-                raise self.make_closed_error()
-            self._calls.add(call)
-            # While the state cannot change: what is posted after `_leave` would find the nursery closed.
-            self.post(self._begin, call)
+        call = Call(self, function, settle, is_late=late)
+        if not self._takes(call) or self._token is None:
+            raise self.make_closed_error()
+        try:
+            self._token.run_sync_soon(self._begin, call)
+        except trio.RunFinishedError:
+            raise self.make_closed_error() from None
         return call
+
+    def _takes(self, call: Call[Any]) -> bool:
+        return self._state is _OPEN and (call.is_late or not self._is_closing)
 
     def post(self, function: Callable[..., object], *args: object) -> None:
         """Call a plain function on the loop soon, or never where the loop has ended."""
@@ -172,21 +186,20 @@ class SupervisorLoop:
         Args:
             cancel: Whether to cancel what it runs, rather than wait for it.
         """
-        with self._lock:
-            if self._state in (_NEW, _OPEN):
-                self._state = _LEAVING
+        self._is_closing = True
         if self._token is not None:
             self.post(self._leave, cancel)
-        # Else it is not open yet, and sees the state before it would be.
+        # Else it is not open yet, and sees that before it would be.
 
     @property
     def is_open(self) -> bool:
         """Whether it takes calls."""
-        return self._state is _OPEN
+        return self._state is _OPEN and not self._is_closing
 
     def make_closed_error(self) -> SupervisorClosedError:
         """Return what a call to it raises, while it is not open."""
-        return SupervisorClosedError(f"{self._name} {self._state}")
+        state = _LEAVING if self._is_closing and self._state in (_NEW, _OPEN) else self._state
+        return SupervisorClosedError(f"{self._name} {state}")
 
     def make_lost_error(self) -> SupervisorClosedError:
         """Return what a call ends with that its caller has not cancelled, and that has no outcome all the same."""
@@ -196,19 +209,17 @@ class SupervisorLoop:
     # On the loop
 
     def settle(self, call: Call[T], result: Settled[T]) -> None:
-        """Settle a call, unless that was done."""
-        with self._lock:
-            if call not in self._calls:
-                return
-            self._calls.remove(call)
-            if not self._calls:
-                self._settled.set()
+        """Settle a call that was begun with."""
+        self._calls.remove(call)
+        if not self._calls:
+            self._settled.set()
         call.settle(result)
 
     def _begin(self, call: Call[Any]) -> None:
-        if self._nursery.cancel_scope.cancel_called:
-            self.settle(call, None)
+        if not self._takes(call) or self._nursery.cancel_scope.cancel_called:
+            call.settle(None)
         else:
+            self._calls.add(call)
             call.begin(self._nursery)
 
     def _leave(self, cancel: bool) -> None:  # noqa: FBT001 (called by position)
@@ -221,12 +232,9 @@ class SupervisorLoop:
         with self._life:
             async with self.supervisor, trio.open_nursery() as self._nursery:
                 self._token = trio.lowlevel.current_trio_token()
-                with self._lock:
-                    is_wanted = self._state is _NEW
-                    if is_wanted:
-                        self._state = _OPEN
-                if not is_wanted:
+                if self._is_closing:
                     return
+                self._state = _OPEN
                 self._on_open()
                 try:
                     await self._closing.wait()
@@ -236,18 +244,14 @@ class SupervisorLoop:
 
     async def _wait_for_calls(self) -> None:
         """Wait until no call is left. From then on none is taken, so that the nursery does not close over one."""
-        while True:
-            with self._lock:
-                if not self._calls:
-                    self._state = _LEFT
-                    return
-                self._settled = trio.Event()
+        while self._calls:
+            self._settled = trio.Event()
             await self._settled.wait()
+        self._state = _LEFT
 
     def _stop_taking(self) -> None:
         gave_up = not self._closing.is_set()
-        with self._lock:
-            self._state = _GAVE_UP if gave_up else _LEFT
+        self._state = _GAVE_UP if gave_up else _LEFT
         if gave_up:
             self._on_give_up()
 
@@ -255,10 +259,7 @@ class SupervisorLoop:
         self._end(outcome.capture(trio.run, self._main))
 
     def _end(self, ended: outcome.Outcome[None]) -> None:
-        with self._lock:
-            if self._state is not _GAVE_UP:
-                self._state = _LEFT
-            left, self._calls = self._calls, set()
-        for call in left:
-            call.settle(None)
+        if self._state is not _GAVE_UP:
+            self._state = _LEFT
+        assert not self._calls
         self._on_end(ended.error if isinstance(ended, outcome.Error) else None)

@@ -7,9 +7,11 @@ import queue
 import threading
 import weakref
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 import pykka
+
+from stageflow_actors._bag import describe_error
 
 if TYPE_CHECKING:
     from pykka._actor import ActorInbox
@@ -68,6 +70,20 @@ class ClosingInbox(queue.Queue["Envelope[Any]"]):
                 if reply_to is not None:
                     dead = pykka.ActorDeadError("the actor stopped before handling the message")
                     reply_to.set_exception((type(dead), dead, None))
+        super().put(_WAKE)  # for its thread, where that waits although it was buried by another
+
+
+class _Wake:
+    """A message about nothing, in an envelope of its own."""
+
+    reply_to: pykka.Future[Any] | None = None
+
+    @property
+    def message(self) -> Self:
+        return self
+
+
+_WAKE: Final[Any] = _Wake()
 
 
 class BridgedRef(pykka.ActorRef[A]):
@@ -111,6 +127,20 @@ class BridgedActor(pykka.ThreadingActor):
     @staticmethod
     def _create_actor_inbox() -> ActorInbox:
         return ClosingInbox()
+
+    def _handle_receive(self, message: Any) -> Any:
+        if message is _WAKE:
+            return None
+        try:
+            return super()._handle_receive(message)
+        except Exception:
+            raise
+        except BaseException as error:  # over which pykka would answer nobody, and stop every actor of the process
+            if self.actor_stopped.is_set():  # its `on_stop` raised it; stopped it is all the same
+                self._handle_failure(type(error), error, error.__traceback__)
+                return None
+            self.stop()
+            raise pykka.ActorDeadError(f"{self.actor_ref} ended: {describe_error(error)}") from error
 
     def _actor_loop(self) -> None:
         self._bridge_thread = threading.current_thread()

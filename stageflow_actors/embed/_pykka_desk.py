@@ -105,7 +105,13 @@ class Desk:
     def call(self, function: Callable[[], Awaitable[T]]) -> LoopFuture[T]:
         """Call an async function on the loop, in the caller's context; return the future of what comes of it."""
         future: LoopFuture[T] = self.make_future()
-        self.submit(function, partial(self.settle, future), future)
+
+        async def call() -> T:
+            value = await function()
+            await trio.lowlevel.checkpoint_if_cancelled()  # what ended because the supervisor did is no result
+            return value
+
+        self.submit(call, partial(self.settle, future), future)
         return future
 
     def submit(

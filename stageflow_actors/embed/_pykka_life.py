@@ -92,15 +92,17 @@ _REQUEST: Final[contextvars.ContextVar[Request | None]] = contextvars.ContextVar
 class StagedActor(BridgedActor):
     """What is mixed into a user's actor to make it a stage."""
 
-    _bridge_life: Life | None = None
-    """None in one that its own code has started, which is an actor as any other."""
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._bridge_life = _LIFE.get()
+        """None in one that its own code has started, which is an actor as any other."""
+        _LIFE.set(None)  # it is this actor's, and no other's: one of its class that its constructor starts
+        super().__init__(*args, **kwargs)
 
     def _start_actor_loop(self) -> None:
-        life = self._bridge_life = _LIFE.get()
+        life = self._bridge_life
         if life is None:
             super()._start_actor_loop()
             return
-        _LIFE.set(None)  # it is this actor's, and no other's that may be started in this thread
         life.ref = self.actor_ref
         register_supervisors_last()
         if life.is_unwanted:

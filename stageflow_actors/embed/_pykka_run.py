@@ -124,14 +124,19 @@ class Consumer:
             _logger.warning(told, run.pipeline, run.run_id, count(lost, "event"), self._ref, why)
 
     def _tell(self, event: object) -> None:
-        waiting = getattr(self._ref.actor_inbox, "qsize", None)  # pykka asks of an inbox no more than to put and get
-        if waiting is not None and waiting() >= self._max_queued:
+        if self._is_full():
             self._dropped += 1
             return
         try:
             self._ref.tell(event)
         except pykka.ActorDeadError:
             self._dropped += 1
+
+    def _is_full(self) -> bool:
+        """Return whether there is no room: pykka asks of an inbox no more than to put and get, and to put may block."""
+        inbox = self._ref.actor_inbox
+        waiting, full = getattr(inbox, "qsize", None), getattr(inbox, "full", None)
+        return (waiting is not None and waiting() >= self._max_queued) or (full is not None and full())
 
 
 async def run_to_end(run: Run, consumer: Consumer | None) -> RunResult:

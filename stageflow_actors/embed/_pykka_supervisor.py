@@ -72,6 +72,12 @@ class SupervisorActor(BridgedActor):
         """Leave the supervisor and wait until it has ended; in the actor's thread."""
         self._desk.close()
 
+    def _stop(self) -> None:
+        try:
+            super()._stop()
+        finally:  # also where a subclass's `on_stop` has not come to it
+            self._desk.close()
+
     def _start_actor_loop(self) -> None:
         try:
             self._desk.open(daemon=self.use_daemon_thread)

@@ -203,7 +203,8 @@ class SupervisorPortal:
     ) -> PortalActor:
         """Start a stage as a resident actor, such as a model that is slow to load; arguments as in `Supervisor.spawn`.
 
-        It is stopped when the portal is left. Cancelled before it returns, it has stopped the actor.
+        It is stopped when the portal is left. Cancelled before it returns, it stops the actor, whose name is taken
+        until that has ended.
 
         Raises:
             ActorStartError: It did not come up; a first start is not tried again.
@@ -267,7 +268,8 @@ class SupervisorPortal:
         elif trio.lowlevel.in_trio_run():
             message = (
                 "a portal cannot be the guest of a thread that runs trio already; "
-                "leave the portal that is its guest first, or leave out guest=True"
+                "leave the portal that is its guest first, or leave out guest=True; "
+                "a thread whose loop was closed under such a portal can have no other"
             )
             raise RuntimeError(message)
         else:
