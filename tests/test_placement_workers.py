@@ -79,6 +79,14 @@ async def test_one_that_does_not_end_by_itself_is_killed(caplog):
     assert told == [f"worker process {pid} did not end by itself, and was killed"]
 
 
+async def test_so_is_one_that_is_ended_for_its_idleness():
+    on = processes(1, idle_timeout=0.001)
+    async with Supervisor() as supervisor:
+        result = await supervisor.run(place(stages.leave_a_thread, on=on))
+        await wait_until_gone(result.data("a")["pid"])
+        assert (await supervisor.run(place(stages.read_pid, on=on))).ok
+
+
 # What becomes of a worker
 
 

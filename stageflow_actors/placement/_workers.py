@@ -103,16 +103,10 @@ class Pool:
             worker.rest.deadline = trio.current_time() + self._idle_timeout
 
     async def close(self) -> None:
-        """End all; they have no work any more. One that does not end by itself is killed."""
-        for worker in self._workers:
-            worker.retire()
-        with trio.move_on_after(_GRACE):
-            for worker in list(self._workers):
-                await worker.ended.wait()
-        for worker in list(self._workers):
-            _logger.warning("worker process %d did not end by itself, and was killed", worker.pid)
-            worker.kill()
-            await worker.ended.wait()
+        """End all; they have no work any more."""
+        async with trio.open_nursery() as nursery:
+            for worker in self._workers:
+                nursery.start_soon(worker.end)
 
     @enable_ki_protection
     async def _see_off(self, worker: Worker) -> None:
@@ -133,7 +127,8 @@ class Pool:
                 worker.rest.deadline = inf
                 if worker in self._idle:
                     self._idle.remove(worker)
-                    worker.retire()
+                    with trio.CancelScope(shield=True):
+                        await worker.end()
 
 
 @final
@@ -215,9 +210,15 @@ class Worker:
             with contextlib.suppress(ProcessLookupError, PermissionError):  # it has not come so far, or there is none
                 os.killpg(self.pid, signal.SIGKILL)
 
-    def retire(self) -> None:
-        """Let it end by itself."""
+    async def end(self) -> None:
+        """End it, which has no work: it ends by itself, or is killed."""
         self._stream.socket.close()
+        with trio.move_on_after(_GRACE):
+            await self.ended.wait()
+        if not self.ended.is_set():
+            _logger.warning("worker process %d did not end by itself, and was killed", self.pid)
+            self.kill()
+            await self.ended.wait()
 
     async def wait_for_end(self, threads: trio.CapacityLimiter) -> None:
         """Wait until it is dead, and reap it. For one task alone."""
