@@ -294,6 +294,7 @@ def test_a_followed_run_is_not_heard_by_an_error_that_is_not_its_own(open_portal
         async with open_portal() as portal:
             with pytest.raises(PipelineFailedError, match="disk full"):
                 async with portal.follow(Pipeline("p").with_stage("a", fail)) as followed:
+                    assert [event async for event in followed.events()]  # up to its end: leaving would cancel it
                     with pytest.raises(RuntimeError):
                         await asyncio.to_thread(asyncio.run, followed.result())
                     assert not followed.was_heard
