@@ -143,9 +143,8 @@ class ProcessSite(Site):
             order = pack_order(function, ctx, self._carriers)  # not before: those that wait would fill the memory
             worker = await self._pool.take()
             try:
-                await (
-                    trio.lowlevel.checkpoint_if_cancelled()
-                )  # a place that was given in the step in which the run ends
+                # The place may have been given in the step in which the run ends.
+                await trio.lowlevel.checkpoint_if_cancelled()
                 begin()
                 reply = await worker.ask(order)
             finally:

@@ -37,7 +37,7 @@ def _begin(channel: socket.socket) -> None:
     """Belong to no terminal, so that Ctrl-C is the run's affair alone; and have a group, to be killed with it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if sys.platform != "win32":
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # see `Worker.start`
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # `_workers._start` blocked it
         os.setsid()
     channel.set_inheritable(False)  # or what a stage starts would keep it open
     threading.Thread(target=_watch_parent, name="watches the process above", daemon=True).start()
