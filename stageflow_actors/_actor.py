@@ -257,12 +257,17 @@ async def _run_once(
     return returned
 
 
-def split_cancelled(error: BaseException) -> BaseException | None:
-    """Return what remains of an error when every `trio.Cancelled` is taken out of it, or None."""
-    if isinstance(error, trio.Cancelled):
+def split_cancelled(error: BaseException, cancelled: type[BaseException] = trio.Cancelled) -> BaseException | None:
+    """Return what remains of an error when every cancellation is taken out of it, or None.
+
+    Args:
+        error: What was raised.
+        cancelled: What the event loop that raised it cancels with.
+    """
+    if isinstance(error, cancelled):
         return None
     if isinstance(error, BaseExceptionGroup):
-        return error.split(trio.Cancelled)[1]
+        return error.split(cancelled)[1]
     return error
 
 

@@ -14,6 +14,7 @@ import attrs
 import outcome
 import trio
 
+from stageflow_actors._actor import split_cancelled
 from stageflow_actors._bag import describe_error
 from stageflow_actors._placement import Placement, Site
 from stageflow_actors._stage import bind_runner
@@ -237,15 +238,6 @@ async def _wait_for(task: asyncio.Task[Any]) -> None:
     await ended.wait()
 
 
-def _split_cancelled(error: BaseException) -> BaseException | None:
-    """Return what remains of an error when every `CancelledError` is taken out of it, or None."""
-    if isinstance(error, asyncio.CancelledError):
-        return None
-    if isinstance(error, BaseExceptionGroup):
-        return error.split(asyncio.CancelledError)[1]
-    return error
-
-
 @final
 class _Visit:
     """One attempt in the loop. What is private happens in the loop's thread, which may be that of trio.
@@ -333,7 +325,7 @@ class _Visit:
         try:
             self.result = outcome.Value(await self._function())
         except BaseException as error:  # asyncio would end the loop with what is no `Exception`; the run is to judge it
-            remains = _split_cancelled(error)
+            remains = split_cancelled(error, asyncio.CancelledError)
             if remains is not None:
                 self.result = outcome.Error(remains)
 
